@@ -1,0 +1,1 @@
+"""clipsec_clip_inspector."""
