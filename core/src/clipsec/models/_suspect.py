@@ -1,0 +1,114 @@
+"""A suspect: a loaded model together with the uses that can be audited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+
+import attrs
+import torch
+
+from clipsec.errors import NotApplicableError
+from clipsec.models._heads import prepare_prompt_head, prepare_zero_shot_head
+from clipsec.models._image_tower import prepare_image_tower
+from clipsec.models._types import ClipModel, PromptState
+from clipsec.protocols import Need
+from clipsec.results import SuspectCard
+from clipsec.scheduler import Tower
+
+
+@attrs.frozen(kw_only=True)
+class LoadRequest:
+    """What the user said besides the spec."""
+
+    base: str | None = None
+    """The base of a prompt-tuned delivery, when the delivery does not name it."""
+    class_names: tuple[str, ...] | None = None
+    device: str = "cpu"
+    max_bytes: int = 16 * 2**30
+    """Refuse files that would allocate more than this."""
+
+
+@attrs.define(kw_only=True, eq=False, slots=False)
+class Suspect:
+    """A delivered model, ready to be audited. Towers are prepared on first use and kept."""
+
+    name: str
+    kind: str
+    """`prompt-tuned`, `clip` or `text tower`."""
+    base: ClipModel
+    prompts: PromptState | None = None
+    class_names: tuple[str, ...] = ()
+    base_name: str = ""
+    files: dict[str, str] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+    device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
+    _towers: dict[tuple[str, torch.dtype], Tower] = attrs.field(factory=dict, init=False, repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of everything that decides what the model does: weights, prompts, class names."""
+        parts = [self.base.digest, *self.class_names]
+        if self.prompts is not None:
+            parts.append(self.prompts.digest)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this suspect offers to a plugin's `needs`."""
+        needs = set()
+        if self.base.visual is not None:
+            needs.add(Need.IMAGE_TOWER)
+        if self.base.text is not None:
+            needs.add(Need.TEXT_TOWER)
+        if self.prompts is not None:
+            needs.add(Need.PROMPT_HEAD)
+        if self.class_names:
+            needs.add(Need.CLASS_NAMES)
+        return frozenset(needs)
+
+    @property
+    def card(self) -> SuspectCard:
+        """The plain-data description that goes into results."""
+        return SuspectCard(
+            name=self.name,
+            digest=self.digest,
+            kind=self.kind,
+            architecture=self.base.architecture,
+            activation=self.base.activation,
+            class_names=self.class_names,
+            base_name=self.base_name or self.base.name,
+            base_digest=self.base.digest,
+            files=dict(self.files),
+            notes=self.notes + self.base.notes,
+        )
+
+    def image_tower(self, dtype: torch.dtype = torch.float32) -> Tower:
+        """Pixels in [0, 1], `[n, 3, size, size]` -> image features `[n, embed_dim]`, not normalised."""
+        return self._tower("image", dtype, lambda: prepare_image_tower(self.base, dtype, self.device))
+
+    def head(self, dtype: torch.dtype = torch.float32) -> Tower:
+        """Image features `[n, embed_dim]` -> logits over `class_names` `[n, classes]`, as delivered.
+
+        Prompt-tuned models answer through their learned prompts, plain CLIP models zero-shot.
+        """
+        prompts = self.prompts
+        if prompts is None:
+            return self.zero_shot_head(dtype)
+        return self._tower("head", dtype, lambda: prepare_prompt_head(self.base, prompts, dtype, self.device))
+
+    def zero_shot_head(self, dtype: torch.dtype = torch.float32) -> Tower:
+        """The public base's own answer: "a photo of a NAME." for every class name."""
+        if not self.class_names:
+            raise NotApplicableError(
+                f"{self.name} has no class names", remedy="Name them with --classes FILE, one a line."
+            )
+        return self._tower(
+            "zero-shot", dtype, lambda: prepare_zero_shot_head(self.base, self.class_names, dtype, self.device)
+        )
+
+    def _tower(self, what: str, dtype: torch.dtype, make: Callable[[], Tower]) -> Tower:
+        if (what, dtype) not in self._towers:
+            self._towers[what, dtype] = make()
+        return self._towers[what, dtype]

@@ -1,0 +1,29 @@
+"""The contract between the core and its plugins: Attack, Detector, Interface, Repair, and their contexts."""
+
+from clipsec.protocols._context import AttackContext, Context, derived_seed
+from clipsec.protocols._kinds import (
+    API_VERSION,
+    Attack,
+    Detector,
+    Interface,
+    ModelLoader,
+    Need,
+    Plugin,
+    Repair,
+    ReportFormat,
+)
+
+__all__ = [
+    "API_VERSION",
+    "Attack",
+    "AttackContext",
+    "Context",
+    "Detector",
+    "Interface",
+    "ModelLoader",
+    "Need",
+    "Plugin",
+    "Repair",
+    "ReportFormat",
+    "derived_seed",
+]

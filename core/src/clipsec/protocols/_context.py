@@ -1,0 +1,68 @@
+"""What a plugin is given. These classes only ever gain fields, so older plugins go on working."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+if TYPE_CHECKING:
+    from clipsec.data import ImagePool, LabelledSet
+    from clipsec.models import Suspect
+    from clipsec.scheduler import Scheduler
+    from clipsec.store import UnitStore
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed for a named purpose, so that neither order nor number of draws elsewhere matters."""
+    text = "/".join([str(seed), *map(str, names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Context:
+    """Everything a detector, an interface or a repair may use."""
+
+    suspect: Suspect
+    options: Any
+    scheduler: Scheduler
+    units: UnitStore
+    """Finished parts of this verdict, by name; what is saved here survives a kill."""
+    shared: UnitStore
+    """Results that other runs may reuse, keyed by content by the plugin (a null of the public base)."""
+    folder: Path
+    """The verdict's own folder, for artifacts."""
+    pool: ImagePool | None = None
+    labelled: LabelledSet | None = None
+    reference: Suspect | None = None
+    seed: int = 0
+    search_dtype: torch.dtype = torch.bfloat16
+    decision_dtype: torch.dtype = torch.float32
+    progress: Callable[[float, str], None] = lambda fraction, what: None
+    """`progress(fraction done in [0, 1], what is being done)`."""
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU random generator for a named purpose, determined by the seed and the names alone."""
+        return torch.Generator().manual_seed(derived_seed(self.seed, *names))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class AttackContext:
+    """Everything an attack may use."""
+
+    base: Suspect
+    """The clean model to poison."""
+    options: Any
+    labelled: LabelledSet
+    output: Path
+    pool: ImagePool | None = None
+    seed: int = 0
+    progress: Callable[[float, str], None] = lambda fraction, what: None
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU random generator for a named purpose, determined by the seed and the names alone."""
+        return torch.Generator().manual_seed(derived_seed(self.seed, *names))

@@ -1,0 +1,107 @@
+"""The protocols a plugin fulfils. Facts are class attributes; the work is one method on a frozen context."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from clipsec.models import LoadRequest, Suspect
+    from clipsec.protocols._context import AttackContext, Context
+    from clipsec.results import RunResult, Verdict
+    from clipsec.scheduler import Problem
+
+API_VERSION = "1.0"
+"""The plugin API this core offers. Minor versions only add; a major version may remove."""
+
+
+class Need(enum.StrEnum):
+    """What a plugin needs of a suspect or of its surroundings."""
+
+    IMAGE_TOWER = "image tower"
+    TEXT_TOWER = "text tower"
+    PROMPT_HEAD = "prompt head"
+    CLASS_NAMES = "class names"
+    CLEAN_REFERENCE = "clean reference"
+    IMAGE_POOL = "image pool"
+    LABELS = "labels"
+
+
+class Plugin(Protocol):
+    """Facts that every plugin states."""
+
+    summary: ClassVar[str]
+    """One line, shown by `clipsec list --load`."""
+    api_version: ClassVar[str]
+    """The API it was written for, e.g. `1.0`."""
+    needs: ClassVar[frozenset[Need]]
+    options: ClassVar[type]
+    """An attrs class with a default for every field; `context.options` is an instance."""
+    references: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class Detector(Plugin, Protocol):
+    """Says whether a suspect is backdoored."""
+
+    def detect(self, context: Context) -> Verdict | Problem:
+        """A verdict, or (better) a generator that yields scheduler requests and returns a verdict.
+
+        A generator shares tower calls with every other detector of the run. Raise `NotApplicableError` to
+        be skipped; any other exception makes the verdict `error`.
+        """
+        ...
+
+
+@runtime_checkable
+class Attack(Plugin, Protocol):
+    """Makes a poisoned model and its trigger card, to test detectors with."""
+
+    def poison(self, context: AttackContext) -> Path:
+        """Write a delivery folder with a `trigger.json` card into `context.output`; returns the folder."""
+        ...
+
+
+@runtime_checkable
+class Interface(Plugin, Protocol):
+    """A use of a CLIP model through which a backdoor could hurt."""
+
+    def measure(self, context: Context) -> Any: ...
+
+
+@runtime_checkable
+class Repair(Plugin, Protocol):
+    """Makes a repaired model from a suspect and a finding."""
+
+    def repair(self, context: Context) -> Path: ...
+
+
+@runtime_checkable
+class ModelLoader(Protocol):
+    """Turns a spec or a path into a suspect."""
+
+    summary: ClassVar[str]
+    api_version: ClassVar[str]
+
+    def matches(self, spec: str) -> bool:
+        """Whether this loader wants the spec. Must not read more than a directory listing and a header."""
+        ...
+
+    def load(self, spec: str, request: LoadRequest) -> Suspect:
+        """Load it, on the CPU, in fp32, without executing anything that the files contain.
+
+        Raises `ModelError` with a remedy.
+        """
+        ...
+
+
+@runtime_checkable
+class ReportFormat(Protocol):
+    """Renders a run."""
+
+    summary: ClassVar[str]
+    api_version: ClassVar[str]
+    suffix: ClassVar[str]
+
+    def render(self, result: RunResult, folder: Path) -> str: ...
