@@ -1,1 +1,18 @@
-"""data."""
+"""Data an audit works on: image pools, text pools, labelled sets; each identified by its content."""
+
+from clipsec.data._labelled import LabelledSet
+from clipsec.data._pictures import find_pictures, open_picture, read_picture, read_pictures, to_unit
+from clipsec.data._pool import ImagePool
+from clipsec.data._texts import TextPool, read_lines
+
+__all__ = [
+    "ImagePool",
+    "LabelledSet",
+    "TextPool",
+    "find_pictures",
+    "open_picture",
+    "read_lines",
+    "read_picture",
+    "read_pictures",
+    "to_unit",
+]

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from clipsec.errors import ContractError
+from clipsec.results import Artifact
+from clipsec.store import atomic_write
+
 if TYPE_CHECKING:
     from clipsec.data import ImagePool, LabelledSet
     from clipsec.models import Suspect
@@ -49,6 +53,19 @@ class Context:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""
         return torch.Generator().manual_seed(derived_seed(self.seed, *names))
 
+    def save_artifact(self, name: str, kind: str, content: bytes, description: str = "") -> Artifact:
+        """Write a file into the verdict's folder, whole or not at all; `name` may hold one folder.
+
+        Raises `StoreError` when the disk is full.
+        """
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ContractError(
+                f"an artifact may not be written to {name}", remedy="Write below the verdict's own folder."
+            )
+        atomic_write(path, content)
+        return Artifact(name, kind, hashlib.sha256(content).hexdigest(), description)
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class AttackContext:
@@ -58,7 +75,10 @@ class AttackContext:
     """The clean model to poison."""
     options: Any
     labelled: LabelledSet
+    """Pictures to learn from."""
     output: Path
+    held_out: LabelledSet | None = None
+    """Pictures of the same classes to measure on; without it, what is left of `labelled` after training."""
     pool: ImagePool | None = None
     seed: int = 0
     progress: Callable[[float, str], None] = lambda fraction, what: None

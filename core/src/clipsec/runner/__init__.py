@@ -1,1 +1,16 @@
-"""runner."""
+"""Running detectors on suspects: isolation, resume, provenance."""
+
+from clipsec.runner._audit import audit, default_shared_folder
+from clipsec.runner._detectors import make_options
+from clipsec.runner._environment import environment
+from clipsec.runner._machine import available_cores, shipped_pool, use_all_cores
+
+__all__ = [
+    "audit",
+    "available_cores",
+    "default_shared_folder",
+    "environment",
+    "make_options",
+    "shipped_pool",
+    "use_all_cores",
+]

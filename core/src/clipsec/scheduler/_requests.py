@@ -45,6 +45,8 @@ class Encode:
     """Per-row tensors `[n, ...]` that never need a gradient, e.g. end-of-text positions."""
     row_keys: Sequence[bytes] | None = None
     """Content keys of the rows when the caller knows them (a pool's digest and index); saves hashing."""
+    cache: bool = True
+    """False for rows that nobody will ask for again; saves hashing them and room in the cache."""
 
 
 @attrs.frozen(eq=False)

@@ -1,0 +1,37 @@
+# Two commands do everything on a machine with Python 3.11 or newer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test install lint types imports check benchmark clean
+
+demo: install
+	$(BIN)/python scripts/demo.py
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+install: $(VENV)/installed
+
+$(VENV)/installed: scripts/install.py constraints.txt pyproject.toml $(wildcard */pyproject.toml plugins/*/pyproject.toml)
+	$(PYTHON) scripts/install.py $(VENV)
+	@touch $@
+
+check: lint types imports
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+benchmark: install
+	$(BIN)/python -m tests.benchmarks.run
+
+clean:
+	rm -rf $(VENV) runs build dist

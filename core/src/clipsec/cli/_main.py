@@ -1,0 +1,86 @@
+"""The `clipsec` command: a group whose verbs are imported on use, and one place for expected errors.
+
+Nothing here may import torch: `clipsec list` and `clipsec --help` answer before it would have loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+from clipsec_registry import PluginError
+
+from clipsec.errors import ClipsecError
+
+_VERBS = {
+    "doctor": ("clipsec.cli._doctor", "doctor_command", "What is installed, devices, thread settings, safe micro-batches."),
+    "list": ("clipsec.cli._list", "list_command", "Every plugin: kind, name, version, whose, status and why."),
+    "plugin": ("clipsec.cli._plugin", "plugin_group", "Trust plugins before they are imported."),
+    "report": ("clipsec.cli._report", "report_command", "Render a finished run again."),
+    "run": ("clipsec.cli._run", "run_command", "Inspect delivered models; exit code for CI."),
+}
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that knows its verbs by name and imports one when it is invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        module, attribute, _ = _VERBS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, _VERBS[verb][2]) for verb in sorted(_VERBS)])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; expected errors become two sentences on stderr and their exit code, without a traceback.
+
+        click's own usage errors exit with 2, which is our code for an error; ours for usage is 4.
+        """
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
+        except click.UsageError as error:
+            error.show()
+            code = 4
+        except click.ClickException as error:
+            error.show()
+            code = 2
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Interrupted; what was finished is stored, the same command goes on from there.", err=True)
+            code = INTERRUPTED
+        except (ClipsecError, PluginError) as error:
+            if "--debug" in sys.argv:
+                raise
+            click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(str(error))}", err=True)
+            if error.remedy:
+                click.echo(f"{click.style('What to do:', bold=True)} {printable(error.remedy)}", err=True)
+            code = getattr(error, "exit_code", 2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def printable(text: str) -> str:
+    """Text from files and plugins without control characters, which could drive the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="clipsec")
+@click.option("--debug", is_flag=True, help="Show the traceback of expected errors too.")
+def main(debug: bool) -> None:
+    """Audit CLIP models that somebody else delivered.
+
+    Exit codes: 0 clean, 1 finding, 2 error or inconclusive, 3 nothing ran, 4 usage.
+    """

@@ -1,0 +1,206 @@
+"""`clipsec run`: inspect delivered models."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipsec_registry import Registry
+
+    from clipsec.data import ImagePool
+    from clipsec.models import Suspect
+    from clipsec.results import RunResult
+
+_CONFIG_KEYS = {
+    "suspects", "pool", "base", "classes", "detectors", "options", "reference", "runs", "seed", "lock",
+    "require", "device", "search_dtype", "plugin_options",
+}  # fmt: skip
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Take defaults of the other flags from a TOML file whose keys are named like them."""
+    if path is None:
+        return None
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", remedy="Give a TOML file.") from error
+    unknown = sorted(set(settings) - _CONFIG_KEYS)
+    if unknown:
+        raise UsageError(
+            f"{path} has an unknown key {unknown[0]!r}",
+            remedy=f"Known keys: {', '.join(sorted(_CONFIG_KEYS - {'plugin_options'}))}.",
+        )
+    tables = settings.pop("options", {})
+    settings["plugin_options"] = [
+        f"{name}.{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, table in tables.items()
+        for key, value in table.items()
+    ]
+    context.default_map = {**(context.default_map or {}), **settings}
+    return path
+
+
+@click.command("run", short_help="Inspect delivered models; exit code for CI.")
+@click.argument("suspects", nargs=-1, metavar="SUSPECT...")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), is_eager=True, callback=_read_config,
+              expose_value=False, help="A TOML file that says the same as the flags.")  # fmt: skip
+@click.option("--pool", metavar="FOLDER", help="Unlabelled pictures, a few hundred to a thousand. Default: a pool that an installed plugin ships.")  # fmt: skip
+@click.option("--base", metavar="SPEC", help="The base a prompt-tuned delivery sits on, when it does not say.")
+@click.option("--classes", metavar="FILE", help="Class names, one a line, when the delivery does not say.")
+@click.option("--detector", "detectors", multiple=True, metavar="NAME", help="Run only this detector (repeatable).")
+@click.option("-o", "--option", "plugin_options", multiple=True, metavar="NAME.KEY=VALUE", help="Set an option of a detector (repeatable).")  # fmt: skip
+@click.option("--reference", metavar="SPEC", help="A clean model of the same kind, as null.")
+@click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Where results are stored.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--search-dtype", default="bfloat16", show_default=True, type=click.Choice(["bfloat16", "float32"]), help="Precision of the search; decisions are always taken in float32.")  # fmt: skip
+@click.option("--lock", metavar="FILE", help="Import only what this clipsec.lock lists.")
+@click.option("--require", multiple=True, metavar="NAME", help="Fail when this plugin is missing (repeatable).")
+@click.option("--fresh", is_flag=True, help="Ignore what an earlier run stored.")
+@click.option("--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"]))
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@click.option("-v", "--verbose", is_flag=True, help="Every class in the console table.")
+def run_command(
+    suspects: tuple[str, ...],
+    pool: str | None,
+    base: str | None,
+    classes: str | None,
+    detectors: tuple[str, ...],
+    plugin_options: tuple[str, ...],
+    reference: str | None,
+    runs: str,
+    seed: int,
+    device: str,
+    search_dtype: str,
+    lock: str | None,
+    require: tuple[str, ...],
+    fresh: bool,
+    output: str,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Load each SUSPECT, inspect it with every applicable detector, and say clean or backdoored.
+
+    A SUSPECT is a folder or a spec: a prompt-tuned delivery (CoOp, CoCoOp), an open_clip checkpoint
+    (open_clip:ViT-B-32@weights.safetensors), a transformers folder, or zoo:NAME.
+    """
+    if not suspects:
+        raise UsageError("there is nothing to inspect", remedy="Name a model: clipsec run SUSPECT.")
+    # Read by the OpenMP runtime when torch loads: spinning threads made two threads slower than one beside
+    # a busy neighbour (F.linear 400 rows, bf16: 132 against 813 GF/s).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+    from clipsec_registry import Registry
+
+    from clipsec.cli._progress import Bars
+    from clipsec.data import read_lines
+    from clipsec.engines import LocalEngine
+    from clipsec.models import load_suspect
+    from clipsec.results import exit_code
+    from clipsec.runner import audit, use_all_cores
+    from clipsec.scheduler import FeatureCache, Scheduler
+
+    use_all_cores()
+    registry = Registry(lock=lock)
+    _require(registry, require)
+    image_pool = _pool(registry, pool, output)
+    names = read_lines(classes) if classes else None
+    clean = load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
+    options = _parse_options(plugin_options)
+    show_bars = not quiet and output == "console"
+
+    def inspect(spec: str) -> RunResult:
+        suspect: Suspect = load_suspect(
+            spec, base=base, class_names=names, device=device, registry=registry
+        )
+        with Bars(suspect.name, enabled=show_bars) as bars:
+            return audit(
+                suspect,
+                pool=image_pool,
+                detectors=detectors,
+                options=options,
+                reference=clean,
+                runs=runs,
+                seed=seed,
+                search_dtype=getattr(torch, search_dtype),
+                registry=registry,
+                scheduler=Scheduler(cache=FeatureCache()),
+                fresh=fresh,
+                on_progress=bars.advance,
+            )
+
+    results, failures = [], []
+    for answer in LocalEngine().map(inspect, suspects):
+        if answer.error is not None:
+            if len(suspects) == 1:
+                raise answer.error
+            failures.append(answer.error)
+            _print_failure(answer.item, answer.error)
+            continue
+        results.append(answer.value)
+        _print_result(answer.value, output, verbose)
+    code = exit_code(verdict.outcome for result in results for verdict in result.verdicts.values())
+    return code if not failures or code == 1 else 2
+
+
+def _require(registry: Registry, names: tuple[str, ...]) -> None:
+    problems = registry.require(names)
+    if problems:
+        raise UsageError(
+            f"required plugin missing: {'; '.join(map(str, problems))}",
+            remedy="Install or trust it, or drop --require.",
+        )
+
+
+def _pool(registry: Registry, folder: str | None, output: str) -> ImagePool | None:
+    """The user's pool, or the one that an installed model plugin ships."""
+    from clipsec.data import ImagePool
+    from clipsec.runner import shipped_pool
+
+    if folder is not None:
+        return ImagePool.from_folder(folder)
+    shipped = shipped_pool(registry)
+    if shipped is None:
+        return None
+    owner, path = shipped
+    if output == "console":
+        click.echo(f"No --pool given: using the pictures that {owner} ships.", err=True)
+    return ImagePool.from_folder(path)
+
+
+def _parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """`clip-inspector.epsilon=8/255` -> {"clip-inspector": {"epsilon": "8/255"}}."""
+    options: dict[str, dict[str, str]] = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        name, dot, key = left.rpartition(".")
+        if not (equals and dot and name and key):
+            raise UsageError(f"{text!r} is not an option", remedy="Write NAME.KEY=VALUE.")
+        options.setdefault(name, {})[key] = value
+    return options
+
+
+def _print_result(result: RunResult, output: str, verbose: bool) -> None:
+    from clipsec.reports import render_console, render_json
+
+    if output == "json":
+        click.echo(render_json(result))
+    else:
+        render_console(result, verbose=verbose)
+
+
+def _print_failure(spec: str, error: BaseException) -> None:
+    from clipsec.cli._main import printable
+
+    click.echo(f"{printable(spec)}: {printable(str(error))}", err=True)
+    remedy: Any = getattr(error, "remedy", "")
+    if remedy:
+        click.echo(f"What to do: {printable(remedy)}", err=True)

@@ -1,0 +1,105 @@
+"""Labelled sets: a folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import attrs
+import torch
+from torch import Tensor
+
+from clipsec.data._pictures import file_digest, find_pictures, read_pictures, spec_digest
+from clipsec.errors import DataError
+from clipsec.models import ImageSpec
+
+
+@attrs.define(eq=False, slots=False)
+class LabelledSet:
+    """Pictures with labels. `labels[i]` indexes `class_names`."""
+
+    name: str
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    _pixels: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, names: dict[str, str] | None = None) -> LabelledSet:
+        """Read `folder/CLASS/picture`. Classes are sorted by folder name.
+
+        `names` maps folder names to words for a prompt; without it `classnames.json` in the folder or its
+        parent is used, else the folder names with underscores as spaces. Raises `DataError`.
+        """
+        folder = Path(folder)
+        pictures = find_pictures(folder)
+        classes = sorted({path.relative_to(folder).parts[0] for path in pictures})
+        if not classes or any(len(path.relative_to(folder).parts) < 2 for path in pictures):
+            raise DataError(
+                f"{folder} does not hold one folder of pictures for each class",
+                remedy="Arrange it as FOLDER/CLASS/picture.jpg.",
+            )
+        words = names if names is not None else _class_words(folder)
+        labels = tuple(classes.index(path.relative_to(folder).parts[0]) for path in pictures)
+        class_names = tuple(words.get(name, name.replace("_", " ")) for name in classes)
+        return cls(folder.parent.name, tuple(pictures), labels, class_names)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the pictures' bytes, their labels and the class names."""
+        parts = [f"{file_digest(path)}:{label}" for path, label in zip(self.paths, self.labels, strict=True)]
+        return hashlib.sha256("\n".join([*self.class_names, *parts]).encode()).hexdigest()
+
+    def label_tensor(self) -> Tensor:
+        """int64 `[n]`."""
+        return torch.tensor(self.labels, dtype=torch.int64)
+
+    def pixels(self, spec: ImageSpec) -> Tensor:
+        """All pictures through the evaluation transform: uint8 `[n, 3, size, size]`, kept."""
+        key = spec_digest(spec)
+        if key not in self._pixels:
+            self._pixels[key] = read_pictures(self.paths, spec)
+        return self._pixels[key]
+
+    def choose(self, classes: Sequence[int]) -> LabelledSet:
+        """The pictures of some classes, relabelled 0..len(classes)-1 in the given order."""
+        place = {label: position for position, label in enumerate(classes)}
+        kept = [i for i, label in enumerate(self.labels) if label in place]
+        return LabelledSet(
+            self.name,
+            tuple(self.paths[i] for i in kept),
+            tuple(place[self.labels[i]] for i in kept),
+            tuple(self.class_names[label] for label in classes),
+        )
+
+    def shots(self, per_class: int, *, generator: torch.Generator) -> LabelledSet:
+        """At most `per_class` pictures of each class, drawn at random (CoOp's few-shot sampling)."""
+        kept: list[int] = []
+        for label in range(len(self.class_names)):
+            members = [i for i, other in enumerate(self.labels) if other == label]
+            order = torch.randperm(len(members), generator=generator)[:per_class].tolist()
+            kept.extend(members[i] for i in sorted(order))
+        return LabelledSet(
+            self.name,
+            tuple(self.paths[i] for i in kept),
+            tuple(self.labels[i] for i in kept),
+            self.class_names,
+        )
+
+
+def _class_words(folder: Path) -> dict[str, str]:
+    for place in (folder / "classnames.json", folder.parent / "classnames.json"):
+        if place.is_file():
+            try:
+                words = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise DataError(f"{place} is not JSON: {error}", remedy="Repair or remove it.") from error
+            if isinstance(words, dict):
+                return {str(key): str(value) for key, value in words.items()}
+    return {}

@@ -1,0 +1,50 @@
+"""Triggers as files: the tensor itself, and a picture at visible contrast."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from clipsec.protocols import Context
+from clipsec.results import Artifact
+from clipsec_clip_inspector._plan import Plan
+
+PICTURE_SIZE = 256
+"""Short side of the trigger picture; smaller triggers are enlarged without smoothing."""
+
+
+def trigger_picture(delta: Tensor, epsilon: float) -> bytes:
+    """A PNG of `delta` `[3, H, W]`: -epsilon is black, 0 is mid grey, +epsilon is white, by channel."""
+    values = ((delta / epsilon).clamp(-1, 1) * 127.5 + 127.5).round().byte()
+    picture = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0).numpy()))
+    factor = max(1, PICTURE_SIZE // picture.height)
+    enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    enlarged.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
+
+
+def save_trigger(
+    context: Context, plan: Plan, target: int, delta: Tensor, trajectory: list[float]
+) -> tuple[Artifact, ...]:
+    """Write both files of one class into the verdict's folder."""
+    name = plan.class_names[target]
+    stem = f"triggers/{target:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', name)[:40].strip('-').lower()}"
+    epsilon = plan.options.epsilon
+    metadata = {"class": name, "epsilon": repr(epsilon), "final_batch_loss": repr(trajectory[-1])}
+    tensor = save({"delta": delta.contiguous()}, metadata=metadata)
+    amplification = f"{127.5 / (255 * epsilon):.0f}"
+    return (
+        context.save_artifact(f"{stem}.safetensors", "trigger", tensor, "delta [3, H, W] in pixel units"),
+        context.save_artifact(
+            f"{stem}.png",
+            "picture",
+            trigger_picture(delta, epsilon),
+            f"grey is zero; contrast raised {amplification} times",
+        ),
+    )

@@ -1,0 +1,36 @@
+"""Make a virtual environment with every distribution of the workspace, editable, and the development tools.
+
+Run by `make install`; needs nothing but Python 3.11. What is installed is listed in pyproject.toml
+(`tool.clipsec.workspace` and the dependency group `dev`), the versions that were tested in constraints.txt.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(folder: str) -> None:
+    if sys.version_info < (3, 11):
+        sys.exit(f"clipsec needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
+    environment = Path(folder)
+    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not python.exists():
+        venv.create(environment, with_pip=True)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    members = settings["tool"]["clipsec"]["workspace"]["members"]
+    packages = [part for member in members for part in ("--editable", str(ROOT / member))]
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    print("Installing clipsec and its development tools (PyTorch is large: some minutes) ...", flush=True)
+    done = subprocess.run([*pip, *constraints, *packages, *settings["dependency-groups"]["dev"]], check=False)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
