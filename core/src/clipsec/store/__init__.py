@@ -1,1 +1,17 @@
-"""store."""
+"""Where results lie: one folder a run, one JSON a unit of work, tensors as safetensors, atomic writes."""
+
+from clipsec.store._atomic import atomic_write
+from clipsec.store._keys import content_key
+from clipsec.store._names import safe_name
+from clipsec.store._runs import RunFolder, RunStore
+from clipsec.store._units import Unit, UnitStore
+
+__all__ = [
+    "RunFolder",
+    "RunStore",
+    "Unit",
+    "UnitStore",
+    "atomic_write",
+    "content_key",
+    "safe_name",
+]
