@@ -8,10 +8,12 @@ import stat
 import subprocess
 import sys
 
+import attrs
 import pytest
 
 from clipsec.errors import ContractError, StoreError
-from clipsec.store import RunStore, atomic_write, content_key
+from clipsec.results import GateResult, Outcome, RunResult, SuspectCard, Verdict
+from clipsec.store import RunFolder, RunStore, atomic_write, content_key
 
 KEY = content_key(run=1)
 
@@ -22,20 +24,19 @@ KEY = content_key(run=1)
 def test_any_suspect_name_makes_one_folder_inside_the_root(tmp_path, name):
     """A hostile or unusual name cannot leave the root."""
     root = tmp_path / "runs"
-    run = RunStore(root).folder(name, KEY)
-    with run.locked():
+    with RunStore(root).open(name, KEY) as run:
         units = run.units(name, KEY)
         units.save("u", {})
-    assert run.path.parent == root
-    assert units.folder.resolve().is_relative_to(run.path.resolve())
+    assert run.folder.parent == root
+    assert units.folder.resolve().is_relative_to(run.folder.resolve())
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert [path.name for path in root.iterdir()] == [run.path.name]
+    assert [path.name for path in root.iterdir()] == [run.folder.name]
 
 
 def test_runs_lists_only_those_that_ended(tmp_path):
     """A run without run.json is not finished."""
     store = RunStore(tmp_path)
-    ended, killed = store.folder("a", KEY), store.folder("b", KEY)
+    ended, killed = store.run("a", KEY), store.run("b", KEY)
     killed.units("d", KEY).save("u", {})
     atomic_write(ended.result_file, b"{}")
     assert store.runs() == [ended]
@@ -44,16 +45,16 @@ def test_runs_lists_only_those_that_ended(tmp_path):
 def test_a_key_must_be_a_content_key(tmp_path):
     """A name or a path as a key is a mistake that would mix up results."""
     with pytest.raises(ContractError):
-        RunStore(tmp_path).folder("a", "../elsewhere")
+        RunStore(tmp_path).run("a", "../elsewhere")
 
 
 def test_a_second_writer_is_told_who_holds_the_folder(tmp_path):
     """Two runs in one folder would overwrite each other; the second gets a clear error at once."""
-    run = RunStore(tmp_path).folder("a", KEY)
+    run = RunStore(tmp_path).run("a", KEY)
     with (
         run.locked(),
         pytest.raises(StoreError, match=f"process {os.getpid()}") as caught,
-        RunStore(tmp_path).folder("a", KEY).locked(),
+        RunStore(tmp_path).run("a", KEY).locked(),
     ):
         pass
     assert "Wait" in caught.value.remedy
@@ -73,12 +74,12 @@ with RunFolder(Path(sys.argv[1])).locked():
 
 def test_a_killed_holder_releases_the_folder_and_its_litter_goes(tmp_path):
     """SIGKILL leaves no lock to remove by hand, and the next writer removes half-written files."""
-    run = RunStore(tmp_path).folder("a", KEY)
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, run.path], stdout=subprocess.PIPE)
+    run = RunStore(tmp_path).run("a", KEY)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, run.folder], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"
     with pytest.raises(StoreError, match=f"process {process.pid}"), run.locked():
         pass
-    litter = run.path / "verdicts" / ".123-abc.tmp"
+    litter = run.folder / "verdicts" / ".123-abc.tmp"
     litter.parent.mkdir()
     litter.write_bytes(b"half")
     process.send_signal(signal.SIGKILL)
@@ -119,4 +120,33 @@ def test_a_folder_that_is_a_file_is_an_error_with_a_remedy(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(StoreError) as caught:
         atomic_write(tmp_path / "runs" / "run.json", b"")
+    assert caught.value.remedy
+
+
+RESULT = RunResult(
+    SuspectCard("m", "d", "clip", "a", "gelu"),
+    {"d/x": Verdict(Outcome.FINDING, "found", score=float("inf"))},
+    GateResult(True, {}),
+    {},
+    "2026-01-01T00:00:00+00:00",
+    1.0,
+    folder="/where/it/was/made",
+)
+
+
+def test_a_result_comes_back_with_the_place_it_lies_at_now(tmp_path):
+    """A run folder may be moved; its result then names the new place."""
+    with RunStore(tmp_path / "a").open("m", KEY) as run:
+        run.write_result(RESULT)
+    moved = RunFolder(run.folder.rename(tmp_path / "moved"))
+    assert moved.read_result() == attrs.evolve(RESULT, folder=str(moved.folder))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b"\xff", b"NaN"])
+def test_a_result_that_cannot_be_read_is_an_error(tmp_path, content):
+    """Absent, truncated or foreign: StoreError with a remedy, never a default."""
+    if content is not None:
+        (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        RunFolder(tmp_path).read_result()
     assert caught.value.remedy

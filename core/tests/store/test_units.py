@@ -31,7 +31,7 @@ plain = st.recursive(
 def same(left: object, right: object) -> bool:
     """Equality in which NaN equals itself and 1 is not 1.0."""
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
@@ -315,3 +315,12 @@ def test_the_log_names_the_file(saved, caplog):
     with caplog.at_level(logging.WARNING, logger="clipsec.store"):
         store.load("u")
     assert document.name in caplog.text
+
+
+def test_clear_removes_units_and_tensors(saved):
+    """A fresh run starts from nothing, and other files in the folder stay."""
+    store, _, _ = saved
+    (store.folder / "note.txt").write_text("mine")
+    store.clear()
+    assert [path.name for path in store.folder.iterdir()] == ["note.txt"]
+    UnitStore(store.folder / "nowhere").clear()

@@ -13,7 +13,9 @@ from clipsec.results._classes import (
     SuspectCard,
     Verdict,
 )
+from clipsec.results._json import from_json, to_json, verdict_from_json, verdict_to_json
 from clipsec.results._outcome import Outcome, exit_code, overall
+from clipsec.results._schema import schema
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,5 +31,10 @@ __all__ = [
     "SuspectCard",
     "Verdict",
     "exit_code",
+    "from_json",
     "overall",
+    "schema",
+    "to_json",
+    "verdict_from_json",
+    "verdict_to_json",
 ]

@@ -145,7 +145,11 @@ class GateResult:
 
 @attrs.frozen
 class RunResult:
-    """A whole run: one suspect, every detector that was asked."""
+    """A whole run: one suspect, every detector that was asked.
+
+    A failed gate makes every answer inconclusive, here and not in each writer or reader of results: numbers
+    from a model that is not what it claims to be say nothing.
+    """
 
     suspect: SuspectCard
     verdicts: dict[str, Verdict]
@@ -159,10 +163,27 @@ class RunResult:
     folder: str = ""
     schema_version: str = SCHEMA_VERSION
 
+    def __attrs_post_init__(self) -> None:
+        if not self.gate.passed:
+            verdicts = {name: _distrusted(verdict, self.gate) for name, verdict in self.verdicts.items()}
+            object.__setattr__(self, "verdicts", verdicts)
+
     @property
     def outcome(self) -> Outcome:
+        """The most serious of the verdicts' outcomes."""
         return overall(verdict.outcome for verdict in self.verdicts.values())
 
     @property
     def exit_code(self) -> int:
+        """0 clean, 1 finding, 2 error or inconclusive, 3 nothing ran."""
         return exit_code(verdict.outcome for verdict in self.verdicts.values())
+
+
+def _distrusted(verdict: Verdict, gate: GateResult) -> Verdict:
+    if not verdict.outcome.is_answer:
+        return verdict
+    return attrs.evolve(
+        verdict,
+        outcome=Outcome.INCONCLUSIVE,
+        summary=f"the sanity gate failed ({gate.reason}); the detector itself said {verdict.outcome}",
+    )

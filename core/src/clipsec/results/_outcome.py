@@ -21,6 +21,11 @@ class Outcome(enum.StrEnum):
     def is_pass(self) -> bool:
         return self is Outcome.CLEAN
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether the check came to an answer, which only a model that was loaded correctly can give."""
+        return self in (Outcome.CLEAN, Outcome.FINDING)
+
 
 # From the most to the least serious; a run is as bad as its worst verdict. A finding outranks an error: a
 # second check that crashed must not hide what the first one found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -13,6 +14,8 @@ import attrs
 from filelock import FileLock, Timeout
 
 from clipsec.errors import ContractError, StoreError
+from clipsec.results import RunResult, from_json, to_json
+from clipsec.results._plain import parse_json
 from clipsec.store._atomic import atomic_write, leftovers, make_folder, store_error
 from clipsec.store._names import safe_name, slug
 from clipsec.store._units import UnitStore
@@ -29,20 +32,36 @@ class RunFolder:
     verdicts/DETECTOR/KEY/units/    its finished parts
     """
 
-    path: Path
+    folder: Path
 
     @property
     def result_file(self) -> Path:
         """Where the result is (or will be). It exists once the run has ended, whatever the outcome."""
-        return self.path / RUN_FILE
+        return self.folder / RUN_FILE
 
     def verdict_folder(self, detector: str, key: str) -> Path:
         """The folder of a detector's verdict under a content key; created if need be."""
-        return make_folder(self.path / "verdicts" / safe_name(detector) / _short(key, 16))
+        return make_folder(self.folder / "verdicts" / safe_name(detector) / _short(key, 16))
 
     def units(self, detector: str, key: str) -> UnitStore:
         """The finished parts of a verdict under a content key."""
         return UnitStore(self.verdict_folder(detector, key) / "units")
+
+    def write_result(self, result: RunResult) -> None:
+        """Write `run.json`, whole or not at all. Raises `ContractError` or `StoreError`."""
+        text = json.dumps(to_json(result), indent=1, allow_nan=False)
+        atomic_write(self.result_file, text.encode("ascii") + b"\n")
+
+    def read_result(self) -> RunResult:
+        """The run that ended here; its `folder` is where it lies now. Raises `StoreError`."""
+        try:
+            document = parse_json(self.result_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self.result_file} cannot be read: {error}",
+                remedy="Name the folder of a run that has ended.",
+            ) from error
+        return attrs.evolve(from_json(document), folder=str(self.folder))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -51,21 +70,21 @@ class RunFolder:
         Temporary files that a killed run left are removed. Raises `StoreError` at once when somebody else,
         in this or another process, holds it.
         """
-        make_folder(self.path)
-        owner = self.path / ".owner"
-        lock = FileLock(self.path / ".lock")
+        make_folder(self.folder)
+        owner = self.folder / ".owner"
+        lock = FileLock(self.folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise StoreError(
-                f"another run is writing to {self.path} ({_read_owner(owner)})",
+                f"another run is writing to {self.folder} ({_read_owner(owner)})",
                 remedy="Wait for it to end, or give this run a folder of its own.",
             ) from None
         except OSError as error:
-            raise store_error(error, self.path, "lock") from error
+            raise store_error(error, self.folder, "lock") from error
         try:
             atomic_write(owner, f"process {os.getpid()} on {platform.node()}".encode())
-            for leftover in leftovers(self.path):
+            for leftover in leftovers(self.folder):
                 leftover.unlink(missing_ok=True)
             yield
         finally:
@@ -82,9 +101,16 @@ class RunStore:
     def __repr__(self) -> str:
         return f"RunStore({str(self.root)!r})"
 
-    def folder(self, suspect_name: str, key: str) -> RunFolder:
+    def run(self, suspect_name: str, key: str) -> RunFolder:
         """The run's folder (not created yet). `key` is the content key of everything that decides the run."""
         return RunFolder(self.root / f"{slug(suspect_name) or 'suspect'}-{_short(key, 12)}")
+
+    @contextlib.contextmanager
+    def open(self, suspect_name: str, key: str) -> Iterator[RunFolder]:
+        """The run's folder, created and held for writing. Raises `StoreError` when somebody else holds it."""
+        run = self.run(suspect_name, key)
+        with run.locked():
+            yield run
 
     def runs(self) -> list[RunFolder]:
         """All runs that ended, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from clipsec.results._plain import canonical_json, decode_plain, encode_plain, parse_json
-from clipsec.store._atomic import atomic_write
+from clipsec.store._atomic import atomic_write, store_error
 from clipsec.store._names import safe_name
 
 UNIT_VERSION = "1.0"
@@ -63,7 +64,9 @@ class UnitStore:
         if tensors:
             content = safetensors.torch.save({key: _own(value) for key, value in tensors.items()})
             body["tensors"] = hashlib.sha256(content).hexdigest()
-        text = canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+        # The digest is of the canonical text, the file keeps the order of keys: reports show it.
+        digest = hashlib.sha256(canonical_json(body)).hexdigest()
+        text = json.dumps({**body, "sha256": digest}, allow_nan=False).encode("ascii")
         twins = {self._twin_of(name)}
         try:
             if tensors:
@@ -86,6 +89,14 @@ class UnitStore:
         """The names of all units that can be loaded, sorted."""
         units = (self._read(path, None) for path in self.folder.glob("*.json"))
         return sorted(unit.name for unit in units if unit is not None)
+
+    def clear(self) -> None:
+        """Remove every unit. Raises `StoreError`."""
+        for path in [*self.folder.glob("*.json"), *self.folder.glob("*.safetensors")]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise store_error(error, path, "remove") from error
 
     def _read(self, path: Path, name: str | None) -> Unit | None:
         try:
