@@ -28,6 +28,9 @@ class Tower:
     """For people and for records of micro-batches, e.g. `image tf_efficientnet_lite0 bfloat16`."""
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
     dtype: torch.dtype = torch.float32
+    micro_batch: int | None = None
+    """The physical batch this tower is best called with, a power of two; None leaves it to the scheduler. A
+    tower whose single row is already a large batch (all prompts of a head) wants a small one."""
 
 
 @attrs.frozen(eq=False)
@@ -44,7 +47,12 @@ class Encode:
     aux: tuple[Tensor, ...] = ()
     """Per-row tensors `[n, ...]` that never need a gradient, e.g. end-of-text positions."""
     row_keys: Sequence[bytes] | None = None
-    """Content keys of the rows when the caller knows them (a pool's digest and index); saves hashing."""
+    """Content keys of the rows when the caller knows them (a pool's digest and index); saves hashing. They
+    must cover `rows`; `aux` is hashed in any case."""
+    micro_batch: int | None = None
+    """The physical batch for this request, a power of two, instead of the tower's or the scheduler's. For a
+    problem that never has neighbours: three lonely rows in a batch of 32 pay for 29 rows of padding. Only
+    requests with the same micro-batch share one."""
     cache: bool = True
     """False for rows that nobody will ask for again; saves hashing them and room in the cache."""
 
@@ -52,7 +60,12 @@ class Encode:
 @attrs.frozen(eq=False)
 class Backward:
     """Ask for the gradient of `loss` in every leaf, through all towers the problem has called since the
-    last `Backward`. The answer is None; afterwards the leaves hold `.grad`."""
+    last `Backward`. The answer is None; afterwards the leaves hold `.grad`.
+
+    The result is what one `loss.backward()` over the uncut graph would leave, however the encodes are chained
+    or shared. Nothing is accumulated unless everything succeeded: after an error was thrown in, every `.grad`
+    is as it was. What lies between features and loss is traversed twice, so it must be pure.
+    """
 
     loss: Tensor
 

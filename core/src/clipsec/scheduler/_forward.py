@@ -1,0 +1,222 @@
+"""Forward passes: one physical batch for whoever is next, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipsec.scheduler._batch import BatchKey
+from clipsec.scheduler._core import Core, too_little_memory
+from clipsec.scheduler._counts import Session
+from clipsec.scheduler._jobs import Call, Job
+from clipsec.scheduler._memory import is_out_of_memory
+from clipsec.scheduler._packing import (
+    cache_prefix,
+    companions,
+    fill_with_ranges,
+    fill_with_rows,
+    row_digests,
+)
+from clipsec.scheduler._physical import attempt
+from clipsec.scheduler._requests import Encode
+from clipsec.scheduler._tape import Member, Tape, physical_batch
+
+
+class ForwardPass:
+    """The encodes that wait for rows."""
+
+    def __init__(
+        self,
+        core: Core,
+        resume: Callable[[Job, Any, BaseException | None], None],
+        rank: Callable[[Call], tuple[int, int, int, int]],
+        serve: Callable[[Session, int], None],
+    ) -> None:
+        self._core = core
+        self._resume = resume
+        self._rank = rank
+        self._serve = serve
+        self._pending: dict[Call, None] = {}
+
+    def accept(self, call: Call, encode: Encode) -> None:
+        """Queue a new encode, or answer it from the cache."""
+        call.job.call = call
+        self._pending[call] = None
+        if call.with_gradient:
+            return
+        if not encode.cache:
+            # Names that no other row has: neither shared nor remembered.
+            call.cache = False
+            call.missing = {b"%d/%d" % (call.arrival, place): [place] for place in range(len(call.rows))}
+            return
+        for place, digest in enumerate(row_digests(encode)):
+            call.missing.setdefault(digest, []).append(place)
+        self._look_up(call)
+        if not call.missing:
+            self._answer(call)
+
+    def forget(self, job: Job) -> None:
+        """The job has ended: nobody waits for its rows."""
+        if job.call is not None:
+            self._pending.pop(job.call, None)
+            self._drop_tapes(job.call)
+            job.call = None
+
+    def step(self) -> bool:
+        """Compute one physical batch; False when nobody waits."""
+        if not self._pending:
+            return False
+        calls = companions(self._pending, self._rank)
+        size = self._core.safe.get(calls[0].key)
+        if calls[0].with_gradient:
+            self._with_gradient(calls, size)
+        else:
+            self._without_gradient(calls, size)
+        return True
+
+    def _with_gradient(self, calls: list[Call], size: int) -> None:
+        picked = fill_with_ranges(calls, size)
+        tower, key = picked[0][0].tower, picked[0][0].key
+        x = physical_batch([c.rows[i:j] for c, i, j in picked], size, tower.device, tower.dtype)
+        aux = _stack_aux([[a[i:j] for a in c.aux] for c, i, j in picked], size, tower.device)
+        x.requires_grad_(True)
+        shares: dict[Session, int] = {}
+        for call, start, stop in picked:
+            shares[call.job.session] = shares.get(call.job.session, 0) + stop - start
+        tried = attempt(lambda: self._core.physical.forward(tower, key, x, aux, shares, "grad"))
+        if tried.error is not None:
+            self._failed([call for call, _, _ in picked], tried.error)
+            return
+        y = tried.get()
+        tape = Tape(tower, key, [], x, aux, y)
+        offset = 0
+        for call, start, stop in picked:
+            rows = stop - start
+            tape.members.append(Member(call, start, stop, offset))
+            call.tapes.append(tape)
+            piece = y.detach()[offset : offset + rows]
+            if call.answer is None:
+                call.answer = torch.empty(
+                    (len(call.rows), *y.shape[1:]), dtype=torch.float32, device=call.rows.device
+                )
+            call.answer[start:stop] = piece
+            call.next_row = stop
+            offset += rows
+            self._serve(call.job.session, rows)
+        self._core.graphs.keep(tape)
+        for call, _, stop in picked:
+            if stop == len(call.rows):
+                self._answer(call)
+
+    def _without_gradient(self, calls: list[Call], size: int) -> None:
+        owners: dict[Call, dict[bytes, int]] = {}
+        for digest, (call, place) in fill_with_rows(calls, size).items():
+            owners.setdefault(call, {})[digest] = place
+        digests = [digest for rows in owners.values() for digest in rows]
+        tower, key = calls[0].tower, calls[0].key
+        parts = [(call, list(rows.values())) for call, rows in owners.items()]
+        x = physical_batch([_rows_at(c.rows, p) for c, p in parts], size, tower.device, tower.dtype)
+        aux = _stack_aux([[_rows_at(a, p) for a in c.aux] for c, p in parts], size, tower.device)
+        shares: dict[Session, int] = {}
+        for call, places in parts:
+            shares[call.job.session] = shares.get(call.job.session, 0) + len(places)
+        tried = attempt(lambda: self._core.physical.forward(tower, key, x, aux, shares, "forward"))
+        if tried.error is not None:
+            self._failed(list(owners), tried.error)
+            return
+        y = tried.get()[: len(digests)].detach().float().cpu()
+        found = dict(zip(digests, y))
+        self._store(key, size, {d: found[d] for call, rows in owners.items() if call.cache for d in rows})
+        for session, rows in shares.items():
+            self._serve(session, rows)
+        for call in calls:
+            here = {digest: found[digest] for digest in digests if digest in call.missing}
+            if here:
+                paid = owners.get(call, {})
+                self._count_cached(call, sum(len(call.missing[d]) - (d in paid) for d in here))
+                self._fill(call, here)
+                if not call.missing:
+                    self._answer(call)
+
+    def _look_up(self, call: Call) -> None:
+        size = self._core.safe.get(call.key)
+        prefix = cache_prefix(call.key, size)
+        found: dict[bytes, Tensor] = {}
+        for digest in call.missing:
+            row = self._core.cache.get(prefix + digest)
+            if row is not None:
+                found[digest] = row
+        if found:
+            self._count_cached(call, sum(len(call.missing[d]) for d in found))
+            self._fill(call, found)
+
+    def _store(self, key: BatchKey, size: int, found: dict[bytes, Tensor]) -> None:
+        prefix = cache_prefix(key, size)
+        for digest, row in found.items():
+            self._core.cache.put(prefix + digest, row.clone())
+
+    def _fill(self, call: Call, found: dict[bytes, Tensor]) -> None:
+        places: list[int] = []
+        rows: list[Tensor] = []
+        for digest, row in found.items():
+            here = call.missing.pop(digest)
+            places += here
+            rows += [row] * len(here)
+        block = torch.stack(rows)
+        if call.answer is None:
+            call.answer = torch.empty((len(call.rows), *block.shape[1:]), dtype=torch.float32)
+        call.answer[places] = block
+
+    def _count_cached(self, call: Call, rows: int) -> None:
+        call.job.session.cached_rows += rows
+        self._core.total.cached_rows += rows
+
+    def _answer(self, call: Call) -> None:
+        job = call.job
+        self._pending.pop(call, None)
+        job.call = None
+        answer = call.answer
+        assert answer is not None
+        answer = answer.to(call.rows.device)
+        if call.with_gradient:
+            answer.requires_grad_(True)
+            job.calls.append(call)
+        call.answer = answer
+        self._resume(job, answer, None)
+
+    def _failed(self, calls: list[Call], error: Exception) -> None:
+        """Nothing was consumed: free memory and leave the calls pending, or find out whose fault it is."""
+        first = calls[0]
+        if is_out_of_memory(error):
+            if self._core.make_room(first.tower, first.key, {call.job.session for call in calls}):
+                return
+            error = too_little_memory(first.tower, error)
+        elif len(calls) > 1:
+            for call in calls:
+                call.alone = True
+            return
+        self._pending.pop(first)
+        first.job.call = None
+        self._drop_tapes(first)
+        self._resume(first.job, None, error)
+
+    def _drop_tapes(self, call: Call) -> None:
+        for tape in call.tapes:
+            tape.drop(call)
+            if not tape.members:
+                self._core.graphs.forget(tape)
+        call.tapes.clear()
+
+
+def _stack_aux(columns: list[list[Tensor]], size: int, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(physical_batch(parts, size, device, None) for parts in zip(*columns))
+
+
+def _rows_at(rows: Tensor, places: list[int]) -> Tensor:
+    first, last = places[0], places[-1]
+    if last - first + 1 == len(places) and places == list(range(first, last + 1)):
+        return rows.detach()[first : last + 1]
+    return rows.detach()[places]

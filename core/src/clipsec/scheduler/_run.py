@@ -1,0 +1,271 @@
+"""One run: the live problems of one `as_completed`, carried on step by step in one thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable
+from typing import Any
+
+import torch
+
+from clipsec.errors import ContractError
+from clipsec.scheduler._backward import BackwardPass
+from clipsec.scheduler._core import Core
+from clipsec.scheduler._counts import Session
+from clipsec.scheduler._events import ProblemDone, ProblemStarted
+from clipsec.scheduler._forward import ForwardPass
+from clipsec.scheduler._jobs import Call, Family, Job, complaint, row_shape_key
+from clipsec.scheduler._requests import Backward, Done, Encode, Gather, Problem
+
+_LOG = logging.getLogger("clipsec.scheduler")
+
+_RUBBISH_LIMIT = 16
+"""A problem that answers so many ContractErrors in a row with another broken request is failed."""
+
+
+class Run:
+    """The live problems of one `as_completed` and of everything they gather."""
+
+    def __init__(
+        self,
+        core: Core,
+        problems: Iterable[tuple[Hashable, Problem]],
+        *,
+        session: str | Callable[[Hashable], str],
+        priority: int,
+        max_live: int,
+    ) -> None:
+        self._core = core
+        self._session = session
+        self._priority = priority
+        self._top = Family(iter(problems), max_live, parent=None)
+        self._orders = itertools.count()
+        self._inbox: deque[tuple[Job, Any, BaseException | None]] = deque()
+        self._served: dict[Session, int] = {}
+        self._live_by_session: dict[Session, int] = {}
+        self._max_live = max_live
+        self._forward = ForwardPass(core, self._resume_with, self._rank, self._serve)
+        self._backward = BackwardPass(core, self._resume_with)
+
+    @property
+    def out(self) -> deque[Done]:
+        """Ended problems to hand over."""
+        return self._top.out
+
+    @property
+    def finished(self) -> bool:
+        return self._top.finished and not self._top.out
+
+    def step(self) -> None:
+        """Draw what there is room for, let plugins run until all of them wait, and do one batch for them."""
+        with torch.inference_mode(False), torch.enable_grad():
+            self._draw(self._top)
+            self._let_plugins_run()
+            if self._top.out:
+                return
+            if self._backward.step() or self._forward.step():
+                self._backward.split_the_impatient()
+            else:
+                self._backward.split_somebody()
+            self._let_plugins_run()
+
+    def close(self) -> None:
+        """Cancel everything that is live. Errors that plugins raise while closing do not stop it."""
+        self._close_family(self._top)
+
+    # Drawing and ending problems
+
+    def _draw(self, family: Family) -> None:
+        while family.has_room:
+            try:
+                item = next(family.source)
+            except StopIteration:
+                family.exhausted = True
+                break
+            finally:
+                torch.set_grad_enabled(True)
+            self._start(family, item)
+
+    def _start(self, family: Family, item: Any) -> None:
+        try:
+            tag, problem = item
+        except (TypeError, ValueError):
+            raise ContractError(
+                f"problems come as pairs (tag, generator), not as {type(item).__name__}",
+                remedy="Yield (tag, problem) from the iterable.",
+            ) from None
+        parent = family.parent
+        if parent is None:
+            name = self._session if isinstance(self._session, str) else self._session(tag)
+            session, priority = self._core.session(name), self._priority
+        else:
+            session, priority = parent.session, parent.priority
+        job = Job(problem, tag, session, priority, next(self._orders), family)
+        family.live[job] = None
+        family.places[job] = family.drawn
+        family.drawn += 1
+        self._enter(session)
+        self._core.tell(ProblemStarted, session.name, tag)
+        if isinstance(problem, Generator):
+            self._inbox.append((job, None, None))
+        else:
+            error = ContractError(
+                f"a problem is a generator, not {type(problem).__name__}",
+                remedy="Call the generator function, and let it yield its requests.",
+            )
+            self._end(job, Done(tag, error=error))
+
+    def _end(self, job: Job, done: Done) -> None:
+        self._forget(job)
+        family = job.family
+        place = family.places[job]
+        del family.live[job], family.places[job]
+        self._core.tell(ProblemDone, job.session.name, job.tag, done.error)
+        parent = family.parent
+        if parent is None:
+            family.out.append(done)
+            return
+        family.results[place] = done
+        if family.on_done is not None:
+            try:
+                family.on_done(done)
+            except Exception as error:
+                self._fail_family(family, error)
+                return
+        self._go_on(family)
+
+    def _go_on(self, family: Family) -> None:
+        """Draw more of a Gather's problems; when there are none left, give the parent its answer."""
+        parent = family.parent
+        assert parent is not None
+        if parent.children is not family:
+            return
+        try:
+            self._draw(family)
+        except Exception as error:
+            self._fail_family(family, error)
+            return
+        if family.finished and parent.children is family:
+            parent.children = None
+            self._inbox.append((parent, [family.results[i] for i in range(family.drawn)], None))
+
+    def _fail_family(self, family: Family, error: Exception) -> None:
+        parent = family.parent
+        assert parent is not None
+        self._close_family(family)
+        if parent.children is family:
+            parent.children = None
+            self._inbox.append((parent, None, error))
+
+    def _close_family(self, family: Family) -> None:
+        family.exhausted = True
+        interrupt: BaseException | None = None
+        for job in list(family.live):
+            try:
+                self._cancel(job)
+            except Exception as error:
+                _LOG.warning("problem %r raised while it was closed: %r", job.tag, error)
+            except BaseException as error:
+                interrupt = error
+        family.live.clear()
+        if interrupt is not None:
+            raise interrupt
+
+    def _cancel(self, job: Job) -> None:
+        try:
+            if job.children is not None:
+                self._close_family(job.children)
+        finally:
+            self._forget(job)
+            self._core.tell(ProblemDone, job.session.name, job.tag, None, True)
+            if isinstance(job.problem, Generator):
+                job.problem.close()
+
+    def _forget(self, job: Job) -> None:
+        job.ended = True
+        self._forward.forget(job)
+        self._backward.forget(job)
+        self._live_by_session[job.session] -= 1
+
+    # Running plugins
+
+    def _resume_with(self, job: Job, value: Any = None, error: BaseException | None = None) -> None:
+        self._inbox.append((job, value, error))
+
+    def _let_plugins_run(self) -> None:
+        while self._inbox:
+            job, value, error = self._inbox.popleft()
+            if not job.ended:
+                self._resume(job, value, error)
+            if not self._inbox:
+                self._draw(self._top)
+
+    def _resume(self, job: Job, value: Any, error: BaseException | None) -> None:
+        torch.set_grad_enabled(job.grad_enabled)
+        try:
+            request = job.problem.send(value) if error is None else job.problem.throw(error)
+        except StopIteration as stop:
+            torch.set_grad_enabled(True)
+            self._end(job, Done(job.tag, stop.value))
+            return
+        except Exception as raised:
+            torch.set_grad_enabled(True)
+            self._end(job, Done(job.tag, error=raised))
+            return
+        finally:
+            job.grad_enabled = torch.is_grad_enabled()
+            torch.set_grad_enabled(True)
+        self._accept(job, request)
+
+    def _accept(self, job: Job, request: Any) -> None:
+        wrong = complaint(request)
+        if wrong is not None:
+            self._reject(job, wrong)
+            return
+        job.rubbish = 0
+        if isinstance(request, Encode):
+            key = row_shape_key(request, with_gradient=request.rows.requires_grad)
+            call = Call(job, request.tower, request.rows, request.aux, key, next(self._orders))
+            self._forward.accept(call, request)
+        elif isinstance(request, Backward):
+            self._backward.accept(job, request.loss)
+        else:
+            self._gather(job, request)
+
+    def _reject(self, job: Job, wrong: str) -> None:
+        job.rubbish += 1
+        error = ContractError(wrong, remedy="Fix the problem's yield; see clipsec.scheduler.Request.")
+        if job.rubbish < _RUBBISH_LIMIT:
+            self._inbox.append((job, None, error))
+        else:
+            self._end(job, Done(job.tag, error=error))
+            job.problem.close()
+
+    def _gather(self, job: Job, request: Gather) -> None:
+        try:
+            source = iter(request.problems)
+        except TypeError:
+            self._reject(job, f"Gather wants an iterable of problems, not {type(request.problems).__name__}")
+            return
+        family = Family(source, request.max_live or self._max_live, job, on_done=request.on_done)
+        job.children = family
+        self._go_on(family)
+
+    # Fairness
+
+    def _enter(self, session: Session) -> None:
+        """A session that comes to life starts level with the least served one, not with a claim on the
+        past."""
+        if not self._live_by_session.get(session):
+            level = min((self._served[s] for s, n in self._live_by_session.items() if n), default=0)
+            self._served[session] = max(self._served.get(session, 0), level)
+        self._live_by_session[session] = self._live_by_session.get(session, 0) + 1
+
+    def _serve(self, session: Session, rows: int) -> None:
+        self._served[session] += rows
+
+    def _rank(self, call: Call) -> tuple[int, int, int, int]:
+        job = call.job
+        return (-job.priority, self._served[job.session], job.order, call.arrival)
