@@ -1,1 +1,62 @@
-"""clipsec_registry."""
+"""Which clipsec plugins are installed, whose they are, whether to trust them, and why one failed.
+
+    registry = Registry("detectors", lock=find_lock())
+    for record in registry.records():            # imports no plugin
+        print(record.canonical_name, record.status, record.reason)
+    detector = registry.load(registry.find("detectors", "clip-inspector"))
+
+Knows neither torch nor CLIP, and imports nothing heavy: stevedore only when a plugin is loaded, tomllib
+only when there is a lock.
+"""
+
+from clipsec_registry._api import API_VERSION
+from clipsec_registry._errors import (
+    LockError,
+    PluginConflictError,
+    PluginError,
+    PluginIncompatibleError,
+    PluginLoadError,
+    PluginNotFoundError,
+    PluginTrustError,
+)
+from clipsec_registry._lock import (
+    LOCK_NAME,
+    Lock,
+    LockedDistribution,
+    Refusal,
+    TrustProblem,
+    check,
+    find_lock,
+    read_lock,
+    write_lock,
+)
+from clipsec_registry._names import FIRST_PARTY
+from clipsec_registry._records import Kind, PluginRecord, Status
+from clipsec_registry._registry import Registry
+from clipsec_registry._text import printable
+
+__all__ = [
+    "API_VERSION",
+    "FIRST_PARTY",
+    "LOCK_NAME",
+    "Kind",
+    "Lock",
+    "LockError",
+    "LockedDistribution",
+    "PluginConflictError",
+    "PluginError",
+    "PluginIncompatibleError",
+    "PluginLoadError",
+    "PluginNotFoundError",
+    "PluginRecord",
+    "PluginTrustError",
+    "Refusal",
+    "Registry",
+    "Status",
+    "TrustProblem",
+    "check",
+    "find_lock",
+    "printable",
+    "read_lock",
+    "write_lock",
+]

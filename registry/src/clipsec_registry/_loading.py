@@ -1,0 +1,96 @@
+"""Importing one plugin, so that whatever it does wrong stays with it.
+
+What cannot be contained inside one process: `os._exit`, a crash of native code, an import that never returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib.metadata import EntryPoint
+from typing import Any, NoReturn
+
+import attrs
+from stevedore.extension import ExtensionManager
+
+from clipsec_registry._api import misfit, parse_api_version
+from clipsec_registry._discovery import Offer
+from clipsec_registry._errors import PluginError, PluginIncompatibleError, PluginLoadError
+from clipsec_registry._files import locate
+from clipsec_registry._names import module_of
+from clipsec_registry._text import describe, printable
+
+
+class OneEntryPoint(ExtensionManager[Any]):
+    """stevedore's manager of exactly one entry point, ours.
+
+    Left to itself stevedore 5.10 lists entry points from a cache (stale for about two minutes after a
+    reinstall), without their distribution, and lets the last of several equal names win.
+    """
+
+    def __init__(self, entry_point: EntryPoint) -> None:
+        self._entry_point = entry_point
+        super().__init__(entry_point.group, on_load_failure_callback=_raise)
+
+    def list_entry_points(self) -> list[EntryPoint]:
+        return [self._entry_point]
+
+
+def _raise(manager: object, entry_point: EntryPoint, error: BaseException) -> NoReturn:
+    raise error
+
+
+@attrs.frozen
+class Loaded:
+    """A plugin that was imported and fits."""
+
+    plugin: Any
+    api_version: str
+    summary: str
+
+
+_MISSING = object()
+
+
+def load_offer(offer: Offer, canonical_name: str) -> Loaded:
+    """Import the plugin and compare its `api_version` with ours.
+
+    What it prints goes to stderr, so that machine-readable output stays readable. Raises `PluginLoadError` or
+    `PluginIncompatibleError`, and KeyboardInterrupt; nothing else.
+    """
+    author = offer.by.name
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            plugin = OneEntryPoint(offer.entry_point).extensions[0].plugin
+            stated = getattr(plugin, "api_version", _MISSING)
+            summary = getattr(plugin, "summary", "")
+            summary = printable(summary) if isinstance(summary, str) else ""
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _failure(error, offer, canonical_name) from error
+    version = parse_api_version(stated)
+    if version is None:
+        reason = (
+            "it has no api_version" if stated is _MISSING else "its api_version is not a string like '1.0'"
+        )
+        raise PluginLoadError(
+            reason,
+            remedy=f"Ask the authors of {author} to state the plugin API it is for.",
+            plugin=canonical_name,
+        )
+    if problem := misfit(version, author):
+        raise PluginIncompatibleError(problem[0], remedy=problem[1], plugin=canonical_name)
+    return Loaded(plugin, f"{version[0]}.{version[1]}", summary)
+
+
+def _failure(error: BaseException, offer: Offer, canonical_name: str) -> PluginError:
+    module = module_of(offer.entry_point.value) or ""
+    location = locate(module) if module else None
+    remedy = f"Report it to the authors of {offer.by.name}; `pip uninstall {offer.by.name}` removes it."
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if isinstance(missing, str) and missing.split(".")[0] != module.split(".")[0]:
+        remedy = f"Install what provides the module {printable(missing, 80)}, or uninstall {offer.by.name}."
+    return PluginLoadError(
+        describe(error, location.home if location else None), remedy=remedy, plugin=canonical_name
+    )
