@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
-
-from clipsec.errors import StoreError
 
 
 @click.command("report", short_help="Render a finished run again.")
@@ -18,18 +15,14 @@ from clipsec.errors import StoreError
 def report_command(run: Path, output: str, target: Path | None, verbose: bool) -> int:
     """Render RUN (a run's folder or its run.json); the exit code is the run's own."""
     from clipsec.reports import render_console, render_html, render_json
-    from clipsec.results import from_json
-    from clipsec.store import atomic_write
+    from clipsec.store import RunFolder, atomic_write
 
-    path = run / "run.json" if run.is_dir() else run
-    try:
-        result = from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}", remedy="Name a run's folder.") from error
+    folder = run if run.is_dir() else run.parent
+    result = RunFolder(folder).read_result()
     if output == "console" and target is None:
         render_console(result, verbose=verbose)
         return result.exit_code
-    text = render_html(result, path.parent) if output == "html" else render_json(result)
+    text = render_html(result, folder) if output == "html" else render_json(result)
     if target is None:
         click.echo(text)
     else:

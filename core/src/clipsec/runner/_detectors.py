@@ -43,7 +43,7 @@ def choose_detectors(
         records = (
             [registry.find(KIND, name) for name in names]
             if names
-            else [record for record in registry.records() if record.kind == KIND]
+            else registry.records(KIND)
         )
     except PluginError as error:
         raise UsageError(str(error), remedy=error.remedy) from error
@@ -61,7 +61,7 @@ def choose_detectors(
 def _load(registry: Registry, record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> Chosen:
     plugin = registry.load(record)
     loaded = registry.record(record)
-    if plugin is None or loaded.status is not Status.OK:
+    if plugin is None:
         return Chosen(loaded, problem=_unavailable(loaded))
     values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
     return Chosen(loaded, plugin, make_options(plugin, values, record.name))
@@ -118,11 +118,12 @@ def _options_converter() -> cattrs.Converter:
 
 
 def _unavailable(record: PluginRecord) -> Verdict:
-    return Verdict(
-        Outcome.ERROR,
-        f"{record.name} could not be loaded ({record.status}): {record.reason}",
-        error=ErrorRecord("PluginError", record.reason or str(record.status), record.remedy or ""),
-    )
+    """A plugin that was kept out on purpose is skipped; one that should run and cannot is an error."""
+    kept_out = record.status in (Status.UNTRUSTED, Status.CONFLICTING)
+    summary = f"{record.name} is {record.status}: {record.reason}"
+    if kept_out:
+        return Verdict(Outcome.SKIPPED, summary, notes=(record.remedy,))
+    return Verdict(Outcome.ERROR, summary, error=ErrorRecord("PluginError", record.reason, record.remedy))
 
 
 def missing_needs(plugin: Any, offered: frozenset[Need]) -> list[Need]:

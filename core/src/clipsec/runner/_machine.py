@@ -25,9 +25,7 @@ def shipped_pool(registry: Registry) -> tuple[str, Path] | None:
 
     A plugin of kind `models` ships one by having a static method `image_pool_folder() -> Path`.
     """
-    for record in registry.records():
-        if record.kind != "models":
-            continue
+    for record in registry.records("models"):
         plugin = registry.load(record)
         folder = getattr(plugin, "image_pool_folder", None)
         if folder is not None:
