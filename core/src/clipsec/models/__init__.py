@@ -13,6 +13,7 @@ from clipsec.models._shared_prefix import SharedPrefixText
 from clipsec.models._suspect import LoadRequest, Suspect
 from clipsec.models._text_tower import encode_texts, prepare_text_tower, truncate_ids
 from clipsec.models._types import ClipModel, ImageSpec, PromptState, TextPart, Tokenizer, VisualPart
+from clipsec.models._words import embed_words
 
 __all__ = [
     "ClipModel",
@@ -27,6 +28,7 @@ __all__ = [
     "VisualPart",
     "cocoop_logits",
     "coop_logits",
+    "embed_words",
     "encode_texts",
     "meta_net_bias",
     "prepare_image_tower",
