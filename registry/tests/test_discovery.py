@@ -156,6 +156,15 @@ def test_the_first_copy_on_the_path_counts(install, tmp_path, monkeypatch):
     assert f"another copy, not used, lies in {tmp_path / 'site'}" in record.reason
 
 
+def test_a_link_is_not_a_copy(install, site, tmp_path, monkeypatch):
+    """The same folder twice on the path, once through a link, holds one installation."""
+    install("vendor-x")
+    (tmp_path / "lib64").symlink_to(site)
+    monkeypatch.syspath_prepend(str(tmp_path / "lib64"))
+    [record] = listed("vendor-x")
+    assert (record.status, record.reason) == (Status.OK, "")
+
+
 def test_leftovers_of_pip_are_ignored(install, site):
     """A folder that pip renamed to `~...` while upgrading is not a second installation."""
     folder = install("vendor-left")
@@ -171,6 +180,7 @@ def test_editable_installations_are_marked(install, tmp_path, monkeypatch):
     source = tmp_path / "checkout" / "src"
     (source / "vendor_dev").mkdir(parents=True)
     (source / "vendor_dev" / "__init__.py").write_text("")
+    (source / "vendor_dev.egg-info").mkdir()
     install("vendor-dev", editable=tmp_path / "checkout")
     monkeypatch.syspath_prepend(str(source))
     [record] = listed("vendor-dev")

@@ -79,7 +79,7 @@ def test_a_good_plugin(install):
         ),
         (
             "class M(type):\n    @property\n    def api_version(c): exit()\nclass Plugin(metaclass=M): pass",
-            "it called sys.exit()",
+            "it called sys.exit(None)",
             "Report",
         ),
     ],

@@ -90,9 +90,9 @@ def _first_on_path() -> Iterator[tuple[Distribution, Path, list[Path]]]:
             found.setdefault(_name_of(folder), []).append((distribution, folder))
     for copies in found.values():
         distribution, folder = copies[0]
-        # A path that lies twice on sys.path finds the same folder twice.
-        others = dict.fromkeys(other for _, other in copies[1:] if other != folder)
-        yield distribution, folder, list(others)
+        # A path that lies twice on sys.path, perhaps through a link, finds the same folder twice.
+        real = {os.path.realpath(other): other for _, other in reversed(copies)}
+        yield distribution, folder, [other for other in real.values() if other != folder]
 
 
 def _name_of(folder: Path) -> str:
@@ -134,11 +134,14 @@ def _installation(
     except Exception:  # whatever a malformed METADATA does to the parser, the others must be listed
         metadata = {}
     beside = [copy for copy in copies if copy.parent == folder.parent]
+    project = _project(distribution, folder)
+    # setuptools leaves an `.egg-info` folder in the source tree of an editable installation.
+    elsewhere = [copy for copy in copies if project is None or not copy.is_relative_to(project)]
     notes = []
     if name not in FIRST_PARTY and (other := resembled(name)):
         notes.append(f"not by the authors of {other}, whose name it resembles")
-    if copies:
-        notes.append(f"another copy, not used, lies in {printable(copies[0].parent)}")
+    if elsewhere:
+        notes.append(f"another copy, not used, lies in {printable(elsewhere[0].parent)}")
     return Installation(
         metadata=distribution,
         name=printable(name, 80),
@@ -147,7 +150,7 @@ def _installation(
         entry_points=entry_points,
         summary=printable(metadata.get("Summary") or ""),
         licence=printable(metadata.get("License-Expression") or metadata.get("License") or "", 80),
-        project=_project(distribution, folder),
+        project=project,
         problem=_problem(name, str(metadata.get("Name") or ""), folder, beside),
         note="; ".join(notes),
     )
