@@ -20,14 +20,25 @@ from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import ClipsecError, ContractError, NotApplicableError
 from clipsec.models import Suspect, load_suspect, sanity_gate
 from clipsec.protocols import Context, Need
-from clipsec.results import Cost, ErrorRecord, GateResult, Outcome, Provenance, RunResult, Verdict
-from clipsec.results import verdict_from_json, verdict_to_json
+from clipsec.reports import render_html
+from clipsec.results import (
+    Cost,
+    ErrorRecord,
+    GateResult,
+    Outcome,
+    Provenance,
+    RunResult,
+    Verdict,
+    verdict_from_json,
+    verdict_to_json,
+)
 from clipsec.runner._detectors import Chosen, choose_detectors, missing_needs
 from clipsec.runner._environment import environment
 from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
-from clipsec.store import RunStore, UnitStore, content_key
+from clipsec.store import RunStore, UnitStore, atomic_write, content_key
 
 VERDICT_UNIT = "verdict"
+REPORT_FILE = "report.html"
 
 
 def default_shared_folder() -> Path:
@@ -56,7 +67,7 @@ def audit(
 
     Nothing that one detector does costs another its verdict: a crash is an `error` verdict, a missing need a
     `skipped` one. Verdicts and their finished parts are stored below `runs` by content key, so a killed audit
-    goes on where it was; `fresh` ignores what is stored. The result is written to `run.json` there.
+    goes on where it was; `fresh` ignores what is stored. The result is written to `run.json` and `report.html` there.
 
     Raises `ModelError`, `DataError`, `UsageError` or `StoreError` when the audit cannot start, and whatever
     `KeyboardInterrupt` interrupts, after closing every detector.
@@ -112,6 +123,7 @@ def audit(
             folder=str(run.folder),
         )
         run.write_result(result)
+        atomic_write(run.folder / REPORT_FILE, render_html(result, run.folder).encode())
     return result
 
 

@@ -1,0 +1,5 @@
+"""`python -m clipsec`."""
+
+from clipsec.cli import main
+
+main()

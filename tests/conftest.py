@@ -1,0 +1,46 @@
+"""Fixtures that cross packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import clipsec_zoo
+import pytest
+
+Clipsec = Callable[..., subprocess.CompletedProcess[str]]
+
+SHORT = ("-o", "clip-inspector.max_pictures=96")
+"""Three steps a class: enough to run every line, too little for a verdict that means anything."""
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the tests' own, so that nothing is left over from earlier runs, nor left behind."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def environment(cache_folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(cache_folder), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def clipsec(environment: dict[str, str], tmp_path: Path) -> Clipsec:
+    """Run the command in a folder of its own: clipsec("run", "zoo:demo-clean")."""
+
+    def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "clipsec", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=timeout, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pool_folder() -> Path:
+    return clipsec_zoo.image_pool_folder()
