@@ -1,7 +1,7 @@
 """The batch scheduler for frozen towers: problems are generators that yield what they want computed."""
 
 from clipsec.scheduler import _events as events
-from clipsec.scheduler._batch import SafeBatch
+from clipsec.scheduler._batch import SafeBatch, default_micro_batch
 from clipsec.scheduler._cache import FeatureCache
 from clipsec.scheduler._counts import Counts
 from clipsec.scheduler._events import Eta
@@ -21,5 +21,6 @@ __all__ = [
     "SafeBatch",
     "Scheduler",
     "Tower",
+    "default_micro_batch",
     "events",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from clipsec.store import atomic_write
 
 CPU_MICRO_BATCH = 32
 """Two AMX cores reach their best rate between 8 and 16 pictures of ViT-B/32; more costs only memory, but
@@ -37,6 +38,11 @@ class BatchKey(NamedTuple):
         return f"{self.tower}|{self.op}|{_dims(self.shape)}:{self.dtype}|{aux}|{_device_name(self.device)}"
 
 
+def default_micro_batch(device: torch.device) -> int:
+    """The physical batch when nobody says otherwise; on a CUDA device only if it could not be measured."""
+    return CPU_MICRO_BATCH
+
+
 class SafeBatch:
     """Micro-batches by `BatchKey`: powers of two, halved on out of memory, never grown.
 
@@ -57,15 +63,14 @@ class SafeBatch:
         """The micro-batch to use now."""
         known = self._known.get(key)
         if known is None:
-            wanted = key.declared or self._start or CPU_MICRO_BATCH
+            wanted = key.declared or self._start or default_micro_batch(key.device)
             known = self._known[key] = min(wanted, self._limits.get(key.memo_name(), wanted))
         return known
 
-    def needs_probe(self, key: BatchKey) -> bool:
-        """Whether nobody has said or measured how many rows fit (only asked for CUDA devices)."""
+    def undecided(self, key: BatchKey) -> bool:
+        """Whether nobody has said, measured or remembered how many rows to take."""
         return (
-            key.device.type == "cuda"
-            and key.declared is None
+            key.declared is None
             and self._start is None
             and key not in self._known
             and key.memo_name() not in self._limits
@@ -92,15 +97,8 @@ class SafeBatch:
     def _write(self) -> None:
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"version": 1, "micro_batches": self._limits}, file, indent=1, sort_keys=True)
-            os.replace(name, self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        text = json.dumps({"version": 1, "micro_batches": self._limits}, indent=1, sort_keys=True)
+        atomic_write(self._path, text.encode())
 
 
 def check_power_of_two(value: object) -> None:

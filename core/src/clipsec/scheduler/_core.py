@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
 
 from clipsec.errors import OutOfMemoryError
 from clipsec.scheduler._batch import BatchKey, SafeBatch
 from clipsec.scheduler._cache import FeatureCache
+from clipsec.scheduler._canary import Canaries
 from clipsec.scheduler._counts import Session
 from clipsec.scheduler._events import Event, OutOfMemory
-from clipsec.scheduler._memory import release_memory
-from clipsec.scheduler._physical import Physical
+from clipsec.scheduler._memory import (
+    MemoryMeter,
+    cuda_meter,
+    is_out_of_memory,
+    probe_micro_batch,
+    release_memory,
+)
+from clipsec.scheduler._physical import Physical, attempt
 from clipsec.scheduler._requests import Tower
 from clipsec.scheduler._tape import OpenGraphs
 
@@ -25,13 +35,19 @@ class Core:
         cache: FeatureCache,
         graphs: OpenGraphs,
         on_event: Callable[[Event], None] | None,
+        canaries: Canaries | None = None,
+        meter: Callable[[torch.device], MemoryMeter | None] = cuda_meter,
     ) -> None:
         self.safe = safe
         self.cache = cache
         self.graphs = graphs
         self.total = Session("")
-        self.physical = Physical(self.total, on_event)
+        self.physical = Physical(self.total, on_event, canaries)
+        self.canaries = canaries
         self.on_event = on_event
+        self.running: Session | None = None
+        """The session whose plugin code is on the stack: a plain `encode` there is on its bill."""
+        self.meter = meter
         self._sessions: dict[str, Session] = {}
 
     def session(self, name: str) -> Session:
@@ -40,6 +56,22 @@ class Core:
         if session is None:
             session = self._sessions[name] = Session(name)
         return session
+
+    def micro_batch(self, key: BatchKey, run: Callable[[int], object]) -> int:
+        """The physical batch for a key. If nobody has said and the device has a meter, it is measured:
+        `run(n)` is called with a few rows, and what was found holds for the run and is remembered."""
+        if self.safe.undecided(key):
+            meter = self.meter(key.device)
+            if meter is not None:
+                batches_open = 2 if key.op == "grad" else 1
+                tried = attempt(partial(probe_micro_batch, run, meter, batches_open=batches_open))
+                if tried.error is None:
+                    self.safe.settle(key, tried.get())
+                elif is_out_of_memory(tried.error):
+                    self.safe.settle(key, 1)
+                # Any other error is the tower's or a plugin's, and will be met, and blamed, in the call
+                # itself.
+        return self.safe.get(key)
 
     def tell(self, event: Callable[..., Event], *facts: Any) -> None:
         """Build and send an event, if anybody listens."""

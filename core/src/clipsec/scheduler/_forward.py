@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clipsec.errors import ContractError
 from clipsec.scheduler._batch import BatchKey
 from clipsec.scheduler._core import Core, too_little_memory
 from clipsec.scheduler._counts import Session
@@ -20,8 +22,7 @@ from clipsec.scheduler._packing import (
     fill_with_rows,
     row_digests,
 )
-from clipsec.scheduler._physical import attempt
-from clipsec.scheduler._requests import Encode
+from clipsec.scheduler._physical import attempt, call_tower
 from clipsec.scheduler._tape import Member, Tape, physical_batch
 
 
@@ -41,18 +42,17 @@ class ForwardPass:
         self._serve = serve
         self._pending: dict[Call, None] = {}
 
-    def accept(self, call: Call, encode: Encode) -> None:
+    def accept(self, call: Call) -> None:
         """Queue a new encode, or answer it from the cache."""
         call.job.call = call
         self._pending[call] = None
         if call.with_gradient:
             return
-        if not encode.cache:
+        if not call.encode.cache:
             # Names that no other row has: neither shared nor remembered.
-            call.cache = False
             call.missing = {b"%d/%d" % (call.arrival, place): [place] for place in range(len(call.rows))}
             return
-        for place, digest in enumerate(row_digests(encode)):
+        for place, digest in enumerate(row_digests(call.encode)):
             call.missing.setdefault(digest, []).append(place)
         self._look_up(call)
         if not call.missing:
@@ -70,7 +70,9 @@ class ForwardPass:
         if not self._pending:
             return False
         calls = companions(self._pending, self._rank)
-        size = self._core.safe.get(calls[0].key)
+        if self._core.canaries is not None:
+            self._core.canaries.check(calls[0].tower)
+        size = self._core.micro_batch(calls[0].key, partial(_probe_call, calls[0]))
         if calls[0].with_gradient:
             self._with_gradient(calls, size)
         else:
@@ -115,6 +117,11 @@ class ForwardPass:
         owners: dict[Call, dict[bytes, int]] = {}
         for digest, (call, place) in fill_with_rows(calls, size).items():
             owners.setdefault(call, {})[digest] = place
+        changed = [call for call in owners if call.touched and _content_changed(call)]
+        for call in changed:
+            self._give_up(call, _changed_rows())
+        if changed:
+            return
         digests = [digest for rows in owners.values() for digest in rows]
         tower, key = calls[0].tower, calls[0].key
         parts = [(call, list(rows.values())) for call, rows in owners.items()]
@@ -129,7 +136,9 @@ class ForwardPass:
             return
         y = tried.get()[: len(digests)].detach().float().cpu()
         found = dict(zip(digests, y))
-        self._store(key, size, {d: found[d] for call, rows in owners.items() if call.cache for d in rows})
+        self._store(
+            key, size, {d: found[d] for call, rows in owners.items() if call.encode.cache for d in rows}
+        )
         for session, rows in shares.items():
             self._serve(session, rows)
         for call in calls:
@@ -142,7 +151,7 @@ class ForwardPass:
                     self._answer(call)
 
     def _look_up(self, call: Call) -> None:
-        size = self._core.safe.get(call.key)
+        size = self._core.micro_batch(call.key, partial(_probe_call, call))
         prefix = cache_prefix(call.key, size)
         found: dict[bytes, Tensor] = {}
         for digest in call.missing:
@@ -198,10 +207,13 @@ class ForwardPass:
             for call in calls:
                 call.alone = True
             return
-        self._pending.pop(first)
-        first.job.call = None
-        self._drop_tapes(first)
-        self._resume(first.job, None, error)
+        self._give_up(first, error)
+
+    def _give_up(self, call: Call, error: Exception) -> None:
+        self._pending.pop(call)
+        call.job.call = None
+        self._drop_tapes(call)
+        self._resume(call.job, None, error)
 
     def _drop_tapes(self, call: Call) -> None:
         for tape in call.tapes:
@@ -209,6 +221,31 @@ class ForwardPass:
             if not tape.members:
                 self._core.graphs.forget(tape)
         call.tapes.clear()
+
+
+def _content_changed(call: Call) -> bool:
+    """Whether rows that are to be remembered are no longer what was hashed. Keys that the caller gave say
+    nothing about it, so there a write to the rows' memory is enough."""
+    if not call.encode.cache:
+        return False
+    return call.encode.row_keys is not None or not call.missing.keys() <= set(row_digests(call.encode))
+
+
+def _changed_rows() -> ContractError:
+    return ContractError(
+        "the rows of an Encode were changed in place before it was answered",
+        remedy="Give every Encode rows of its own: clone what other code writes into.",
+    )
+
+
+def _probe_call(call: Call, rows: int) -> None:
+    """A call of `rows` copies of the first row, with its vjp if one would follow."""
+    device, dtype = call.tower.device, call.tower.dtype
+    x = physical_batch([call.rows[:1]], rows, device, dtype).requires_grad_(call.with_gradient)
+    aux = tuple(physical_batch([a[:1]], rows, device, None) for a in call.aux)
+    y = call_tower(call.tower, x, aux)
+    if call.with_gradient:
+        torch.autograd.grad(y, x, torch.zeros_like(y))
 
 
 def _stack_aux(columns: list[list[Tensor]], size: int, device: torch.device) -> tuple[Tensor, ...]:

@@ -76,15 +76,17 @@ class Call:
     """One Encode in progress."""
 
     job: Job
-    tower: Tower
-    rows: Tensor
-    aux: tuple[Tensor, ...]
+    encode: Encode
     key: BatchKey
     arrival: int
+    tower: Tower = attrs.field(init=False)
+    rows: Tensor = attrs.field(init=False)
+    aux: tuple[Tensor, ...] = attrs.field(init=False)
+    version: int = attrs.field(init=False)
+    """Autograd's count of in-place changes of the rows."""
     alone: bool = False
     """A batch with its rows has raised: it may not share one again until it is answered."""
     answer: Tensor | None = None
-    cache: bool = True
     missing: dict[bytes, list[int]] = attrs.field(factory=dict)
     """Without gradient: where in the answer the rows belong that are not known yet, by row digest."""
     next_row: int = 0
@@ -95,6 +97,16 @@ class Call:
     ready: bool = False
     """Its cotangent is complete: every later call of its job has been pulled back."""
     row_gradient: Tensor | None = None
+
+    def __attrs_post_init__(self) -> None:
+        encode = self.encode
+        self.tower, self.rows, self.aux = encode.tower, encode.rows, encode.aux
+        self.version = _version(self.rows)
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody has written into the rows' memory since the request."""
+        return _version(self.rows) != self.version
 
     @property
     def with_gradient(self) -> bool:
@@ -112,6 +124,10 @@ class Pull:
     """The tick since which the newest remaining call has been waiting for its batch neighbours."""
     roots: list[Tensor] = attrs.field(factory=list)
     gradients: list[Tensor] = attrs.field(factory=list)
+
+
+def _version(rows: Tensor) -> int:
+    return 0 if rows.is_inference() else rows._version
 
 
 def row_shape_key(encode: Encode, *, with_gradient: bool) -> BatchKey:

@@ -79,6 +79,11 @@ class CudaMeter:
         return int(torch.cuda.max_memory_allocated(self._device)) - before
 
 
+def cuda_meter(device: torch.device) -> MemoryMeter | None:
+    """A meter for CUDA devices; None for others, whose allocators keep no books."""
+    return CudaMeter(device) if device.type == "cuda" else None
+
+
 def fit_line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
     """Least squares `y = a x + b`; with a single distinct x, `a = mean y / mean x` and `b = 0`."""
     n = len(xs)
@@ -105,8 +110,15 @@ def probe_micro_batch(
     through them. `batches_open` calls are assumed to hold their memory at once.
     """
     run(1)
-    sizes = (2, 4)
-    slope, offset = fit_line(sizes, [meter.peak(partial(run, n)) for n in sizes])
+    sizes, peaks = (2, 4), []
+    for n in sizes:
+        try:
+            peaks.append(meter.peak(partial(run, n)))
+        except Exception as error:
+            if is_out_of_memory(error):
+                return n // 2
+            raise
+    slope, offset = fit_line(sizes, peaks)
     room = meter.free() * share / batches_open - max(0.0, offset)
     fitting = largest if slope <= 0 else int(min(largest, room // slope))
     return 1 << (max(1, fitting).bit_length() - 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipsec.errors import ContractError
 from clipsec.scheduler._batch import BatchKey
+from clipsec.scheduler._canary import Canaries
 from clipsec.scheduler._counts import Session
 from clipsec.scheduler._events import Event, StepDone
 from clipsec.scheduler._memory import memory_in_use
@@ -50,9 +51,12 @@ def attempt(call: Callable[[], T]) -> Attempt[T]:
 class Physical:
     """Runs towers on physical batches and keeps the books."""
 
-    def __init__(self, total: Session, on_event: Callable[[Event], None] | None) -> None:
+    def __init__(
+        self, total: Session, on_event: Callable[[Event], None] | None, canaries: Canaries | None
+    ) -> None:
         self._total = total
         self._on_event = on_event
+        self._canaries = canaries
 
     def forward(
         self,
@@ -66,11 +70,13 @@ class Physical:
         """`tower(x, *aux)` with a graph iff `x` requires a gradient; checked; `shares` are rows by
         session."""
         start = time.perf_counter()
-        y = _call(tower, x, aux)
+        y = call_tower(tower, x, aux)
         if not isinstance(y, Tensor) or y.dim() < 1 or y.shape[0] != x.shape[0] or not y.is_floating_point():
             raise _tower_error(tower, f"returned {_describe(y)} for {x.shape[0]} rows")
         if x.requires_grad and not y.requires_grad:
             raise _tower_error(tower, "returned features that carry no gradient to its rows")
+        if self._canaries is not None:
+            self._canaries.remember(tower, x, aux, y)
         self._record(tower, key, len(x), shares, op, start)
         return y
 
@@ -92,6 +98,10 @@ class Physical:
     def _record(
         self, tower: Tower, key: BatchKey, size: int, shares: Mapping[Session, int], op: str, start: float
     ) -> None:
+        if tower.device.type == "cuda":
+            # Not measured on CUDA: a call there takes tens of milliseconds, so what the wait costs is taken
+            # to be little against knowing whose time it was.
+            torch.cuda.synchronize(tower.device)
         seconds = time.perf_counter() - start
         rows = sum(shares.values())
         name = f"{tower.label} {key.op}"
@@ -114,7 +124,8 @@ class Physical:
             self._on_event(StepDone(tower.label, op, rows, size, seconds))
 
 
-def _call(tower: Tower, x: Tensor, aux: tuple[Tensor, ...]) -> Tensor:
+def call_tower(tower: Tower, x: Tensor, aux: tuple[Tensor, ...]) -> Tensor:
+    """The bare call, with a graph iff `x` requires a gradient, and without autocast."""
     with torch.set_grad_enabled(x.requires_grad):
         if not torch.is_autocast_enabled(tower.device.type):
             return tower.fn(x, *aux)

@@ -23,7 +23,14 @@ class Tower:
     key: str
     """Digest of architecture, weights, dtype and preparation. Equal keys mean equal functions."""
     fn: Callable[..., Tensor]
-    """`fn(rows, *aux) -> [n, ...]`, rows and aux on `device`, floating rows in `dtype`. Pure."""
+    """`fn(rows, *aux) -> [n, ...]`, rows and aux on `device`, floating rows in `dtype`. Pure.
+
+    For results that do not depend on neighbours to the last bit, it must also not matter in which place of
+    a batch a row stands. Dense layers of a few dozen units and more keep to that, and all in bfloat16. A
+    float32 `rows @ weight` with a stored `[k, n]` weight of n = 5, 6, 7, 10 or 11 does not (MKL 2024.2, any
+    k, batches of 2 to 64), `F.linear` with a stored `[n, k]` weight does for k a multiple of 4 in batches
+    of at least 4.
+    """
     label: str
     """For people and for records of micro-batches, e.g. `image tf_efficientnet_lite0 bfloat16`."""
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)

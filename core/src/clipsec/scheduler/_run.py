@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from clipsec.errors import ContractError
+from clipsec.scheduler._ambient import autocast_state, leaked_mode, own_surroundings
 from clipsec.scheduler._backward import BackwardPass
 from clipsec.scheduler._core import Core
 from clipsec.scheduler._counts import Session
@@ -60,7 +61,8 @@ class Run:
 
     def step(self) -> None:
         """Draw what there is room for, let plugins run until all of them wait, and do one batch for them."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with own_surroundings():
+            self._autocast = autocast_state()
             self._draw(self._top)
             self._let_plugins_run()
             if self._top.out:
@@ -73,7 +75,8 @@ class Run:
 
     def close(self) -> None:
         """Cancel everything that is live. Errors that plugins raise while closing do not stop it."""
-        self._close_family(self._top)
+        with own_surroundings():
+            self._close_family(self._top)
 
     # Drawing and ending problems
 
@@ -108,14 +111,9 @@ class Run:
         family.drawn += 1
         self._enter(session)
         self._core.tell(ProblemStarted, session.name, tag)
-        if isinstance(problem, Generator):
-            self._inbox.append((job, None, None))
-        else:
-            error = ContractError(
-                f"a problem is a generator, not {type(problem).__name__}",
-                remedy="Call the generator function, and let it yield its requests.",
-            )
-            self._end(job, Done(tag, error=error))
+        if not isinstance(problem, Generator):
+            job.problem = _refused(type(problem).__name__)
+        self._inbox.append((job, None, None))
 
     def _end(self, job: Job, done: Done) -> None:
         self._forget(job)
@@ -165,8 +163,6 @@ class Run:
         for job in list(family.live):
             try:
                 self._cancel(job)
-            except Exception as error:
-                _LOG.warning("problem %r raised while it was closed: %r", job.tag, error)
             except BaseException as error:
                 interrupt = error
         family.live.clear()
@@ -180,8 +176,16 @@ class Run:
         finally:
             self._forget(job)
             self._core.tell(ProblemDone, job.session.name, job.tag, None, True)
-            if isinstance(job.problem, Generator):
-                job.problem.close()
+            self._close_problem(job)
+
+    def _close_problem(self, job: Job) -> None:
+        torch.set_grad_enabled(job.grad_enabled)
+        try:
+            job.problem.close()
+        except Exception as error:
+            _LOG.warning("problem %r raised while it was closed: %r", job.tag, error)
+        finally:
+            torch.set_grad_enabled(True)
 
     def _forget(self, job: Job) -> None:
         job.ended = True
@@ -203,21 +207,27 @@ class Run:
                 self._draw(self._top)
 
     def _resume(self, job: Job, value: Any, error: BaseException | None) -> None:
+        if self._core.canaries is not None:
+            self._core.canaries.ran(job.tag)
+        done: Done | None = None
+        outside, self._core.running = self._core.running, job.session
         torch.set_grad_enabled(job.grad_enabled)
         try:
             request = job.problem.send(value) if error is None else job.problem.throw(error)
-        except StopIteration as stop:
-            torch.set_grad_enabled(True)
-            self._end(job, Done(job.tag, stop.value))
-            return
-        except Exception as raised:
-            torch.set_grad_enabled(True)
-            self._end(job, Done(job.tag, error=raised))
-            return
-        finally:
             job.grad_enabled = torch.is_grad_enabled()
+        except StopIteration as stop:
+            done = Done(job.tag, stop.value)
+        except Exception as raised:
+            done = Done(job.tag, error=raised)
+        finally:
+            self._core.running = outside
             torch.set_grad_enabled(True)
-        self._accept(job, request)
+        if done is not None:
+            self._end(job, done)
+        elif (mode := leaked_mode(self._autocast)) is not None:
+            self._reject(job, f"a problem yielded inside {mode}, which would reach its neighbours")
+        else:
+            self._accept(job, request)
 
     def _accept(self, job: Job, request: Any) -> None:
         wrong = complaint(request)
@@ -227,8 +237,7 @@ class Run:
         job.rubbish = 0
         if isinstance(request, Encode):
             key = row_shape_key(request, with_gradient=request.rows.requires_grad)
-            call = Call(job, request.tower, request.rows, request.aux, key, next(self._orders))
-            self._forward.accept(call, request)
+            self._forward.accept(Call(job, request, key, next(self._orders)))
         elif isinstance(request, Backward):
             self._backward.accept(job, request.loss)
         else:
@@ -238,10 +247,11 @@ class Run:
         job.rubbish += 1
         error = ContractError(wrong, remedy="Fix the problem's yield; see clipsec.scheduler.Request.")
         if job.rubbish < _RUBBISH_LIMIT:
-            self._inbox.append((job, None, error))
+            # At the front: a mode that leaked has to go before anybody else runs.
+            self._inbox.appendleft((job, None, error))
         else:
             self._end(job, Done(job.tag, error=error))
-            job.problem.close()
+            self._close_problem(job)
 
     def _gather(self, job: Job, request: Gather) -> None:
         try:
@@ -253,7 +263,7 @@ class Run:
         job.children = family
         self._go_on(family)
 
-    # Fairness
+    # Fairness between sessions
 
     def _enter(self, session: Session) -> None:
         """A session that comes to life starts level with the least served one, not with a claim on the
@@ -269,3 +279,12 @@ class Run:
     def _rank(self, call: Call) -> tuple[int, int, int, int]:
         job = call.job
         return (-job.priority, self._served[job.session], job.order, call.arrival)
+
+
+def _refused(what: str) -> Problem:
+    """A problem that stands for something that is none, and fails in its place."""
+    raise ContractError(
+        f"a problem is a generator, not {what}",
+        remedy="Call the generator function, and let it yield its requests.",
+    )
+    yield

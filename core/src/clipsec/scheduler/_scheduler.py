@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clipsec.scheduler._batch import CPU_MICRO_BATCH, SafeBatch
 from clipsec.scheduler._cache import FeatureCache
+from clipsec.scheduler._canary import Canaries
 from clipsec.scheduler._core import Core
 from clipsec.scheduler._counts import Counts
 from clipsec.scheduler._events import Event
@@ -29,6 +30,10 @@ class Scheduler:
 
     `graph_rows` bounds, for each tower, the rows whose activations are kept between forward and backward;
     what is beyond is computed again. None means two physical batches.
+
+    `check_towers` computes a tower's first batch again before each of its calls and raises ContractError
+    out of `as_completed` when it came out differently: for finding the plugin that changes a tower, at
+    twice the cost.
     """
 
     def __init__(
@@ -39,12 +44,14 @@ class Scheduler:
         on_event: Callable[[Event], None] | None = None,
         memo_path: str | os.PathLike[str] | None = None,
         graph_rows: int | None = None,
+        check_towers: bool = False,
     ) -> None:
         self._core = Core(
             SafeBatch(micro_batch, memo_path),
             FeatureCache() if cache is None else cache,
             OpenGraphs(graph_rows),
             on_event,
+            Canaries() if check_towers else None,
         )
         self._max_live = 4 * (micro_batch or CPU_MICRO_BATCH)
 
@@ -54,9 +61,12 @@ class Scheduler:
         rows: Tensor,
         *aux: Tensor,
         row_keys: Sequence[bytes] | None = None,
-        session: str = "",
+        session: str | None = None,
     ) -> Tensor:
-        """`tower(rows, *aux)` without gradient: float32 `[n, ...]` on the rows' device, through the cache."""
+        """`tower(rows, *aux)` without gradient: float32 `[n, ...]` on the rows' device, through the cache.
+
+        The session is by default that of the problem that calls this, outside of any problem "".
+        """
 
         def problem() -> Problem:
             return (yield Encode(tower, rows.detach(), aux, row_keys))
@@ -64,7 +74,7 @@ class Scheduler:
         value: Tensor = self.run(problem(), session=session)
         return value
 
-    def run(self, problem: Problem, *, session: str = "") -> Any:
+    def run(self, problem: Problem, *, session: str | None = None) -> Any:
         """Run one problem to its end and return its value; what it raises is raised."""
         (done,) = self.as_completed([(None, problem)], session=session)
         return done.unwrap()
@@ -73,7 +83,7 @@ class Scheduler:
         self,
         problems: Iterable[tuple[Hashable, Problem]],
         *,
-        session: str | Callable[[Hashable], str] = "",
+        session: str | Callable[[Hashable], str] | None = None,
         priority: int = 0,
         max_live: int | None = None,
     ) -> Iterator[Done]:
@@ -87,6 +97,8 @@ class Scheduler:
         """
         if max_live is not None and max_live < 1:
             raise ValueError(f"max_live must be at least 1, not {max_live}")
+        if session is None:
+            session = "" if self._core.running is None else self._core.running.name
         run = Run(
             self._core, problems, session=session, priority=priority, max_live=max_live or self._max_live
         )
@@ -100,7 +112,7 @@ class Scheduler:
                 run.step()
         finally:
             run.close()
-            self._core.cache.flush()
+            self._core.cache.tick()
 
     @contextmanager
     def exclusive(self, session: str = "") -> Iterator[None]:
