@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -165,6 +166,15 @@ def test_a_link_is_not_a_copy(install, site, tmp_path, monkeypatch):
     assert (record.status, record.reason) == (Status.OK, "")
 
 
+def test_a_linked_package_is_the_same_package(install, site, tmp_path, monkeypatch):
+    """Found first through a link, a first-party module still is the distribution's own file."""
+    install("clipsec-amdet", {"amdet": "clipsec_amdet:Plugin"})
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "clipsec_amdet").symlink_to(site / "clipsec_amdet")
+    monkeypatch.syspath_prepend(str(tmp_path / "links"))
+    assert [record.status for record in listed("clipsec-amdet")] == [Status.OK]
+
+
 def test_leftovers_of_pip_are_ignored(install, site):
     """A folder that pip renamed to `~...` while upgrading is not a second installation."""
     folder = install("vendor-left")
@@ -172,17 +182,17 @@ def test_leftovers_of_pip_are_ignored(install, site):
     leftover.mkdir()
     for file in folder.iterdir():
         (leftover / file.name).write_bytes(file.read_bytes())
-    assert [record.status for record in listed("vendor-left")] == [Status.OK]
+    assert [r.canonical_name for r in Registry().records() if "left" in r.name] == ["vendor-left/vendor-left"]
 
 
 def test_editable_installations_are_marked(install, tmp_path, monkeypatch):
-    """An editable distribution is found, and says that it is one."""
+    """An editable distribution says that it is one; what its build left in the source is no copy."""
     source = tmp_path / "checkout" / "src"
     (source / "vendor_dev").mkdir(parents=True)
     (source / "vendor_dev" / "__init__.py").write_text("")
     (source / "vendor_dev.egg-info").mkdir()
     install("vendor-dev", editable=tmp_path / "checkout")
-    monkeypatch.syspath_prepend(str(source))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(source)])
     [record] = listed("vendor-dev")
     assert (record.status, record.editable, record.reason) == (Status.OK, True, "")
 
@@ -194,3 +204,13 @@ def test_refresh_sees_a_reinstall_at_once(install, site: Path):
     (folder / "entry_points.txt").write_text("[clipsec.detectors]\nafter = vendor_moved:Plugin\n")
     registry.refresh()
     assert [record.name for record in listed("vendor-moved", registry)] == ["after"]
+
+
+def test_refresh_does_not_rely_on_clocks(install, site: Path):
+    """A distribution that comes within the resolution of the file system's clock is listed."""
+    install("vendor-old")
+    registry, before = Registry(), site.stat()
+    install("vendor-new")
+    os.utime(site, ns=(before.st_atime_ns, before.st_mtime_ns))
+    registry.refresh()
+    assert listed("vendor-new", registry)

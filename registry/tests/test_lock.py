@@ -112,14 +112,17 @@ def test_other_files_are_refused_by_name(install, site, edit, difference):
 def test_what_an_installer_writes_does_not_count(install, site):
     """Bytecode caches, console scripts and the installer's notes differ between machines and are left out."""
     folder = install("vendor-x")
+    (site / "vendor_x/__pycache__").mkdir()
+    (site / "vendor_x/__pycache__/__init__.cpython-311.pyc").write_bytes(b"something")
+    with (folder / "RECORD").open("a") as stream:
+        stream.write("vendor_x/__pycache__/__init__.cpython-311.pyc,,\n")
     lock = lock_of("vendor-x")
     assert set(lock.distributions["vendor-x"].files) == {
         "vendor_x/__init__.py",
         "vendor_x-1.0.dist-info/METADATA",
         "vendor_x-1.0.dist-info/entry_points.txt",
     }
-    (site / "vendor_x/__pycache__").mkdir()
-    (site / "vendor_x/__pycache__/__init__.cpython-311.pyc").write_bytes(b"anything")
+    (site / "vendor_x/__pycache__/__init__.cpython-311.pyc").write_bytes(b"something else")
     (folder / "INSTALLER").write_text("uv\n")
     (folder / "REQUESTED").touch()
     assert refusal(lock) is None

@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, MetadataPathFinder, distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -60,6 +60,8 @@ class Offer:
 def discover() -> list[Offer]:
     """Every entry point of the groups of `Kind`, ordered by kind, name and distribution."""
     importlib.invalidate_caches()
+    # Python 3.11 forgets to pass that on to the cache of folders with metadata, which goes by mtime.
+    MetadataPathFinder().invalidate_caches()
     offers = []
     for distribution, folder, copies in _first_on_path():
         entry_points = list(_entry_points(distribution, folder))
