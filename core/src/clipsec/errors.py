@@ -27,6 +27,8 @@ Catch the root to handle all of them:
 
 from __future__ import annotations
 
+from clipsec_registry import PluginError
+
 __all__ = [
     "ClipsecError",
     "ContractError",
@@ -38,6 +40,7 @@ __all__ = [
     "ModelError",
     "NotApplicableError",
     "OutOfMemoryError",
+    "PluginError",
     "StoreError",
     "UnsafeModelError",
     "UnsupportedModelError",

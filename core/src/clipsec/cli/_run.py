@@ -98,7 +98,7 @@ def run_command(
     # a busy neighbour (F.linear 400 rows, bf16: 132 against 813 GF/s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
-    from clipsec_registry import Registry
+    from clipsec_registry import Registry, find_lock
 
     from clipsec.cli._progress import Bars
     from clipsec.data import read_lines
@@ -109,7 +109,7 @@ def run_command(
     from clipsec.scheduler import FeatureCache, Scheduler
 
     use_all_cores()
-    registry = Registry(lock=lock)
+    registry = Registry(lock=lock or find_lock())
     _require(registry, require)
     image_pool = _pool(registry, pool, output)
     names = read_lines(classes) if classes else None

@@ -1,8 +1,9 @@
 """The contract between the core and its plugins: Attack, Detector, Interface, Repair, and their contexts."""
 
+from clipsec_registry import API_VERSION
+
 from clipsec.protocols._context import AttackContext, Context, derived_seed
 from clipsec.protocols._kinds import (
-    API_VERSION,
     Attack,
     Detector,
     Interface,

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from clipsec.results import RunResult, Verdict
     from clipsec.scheduler import Problem
 
-API_VERSION = "1.0"
-"""The plugin API this core offers. Minor versions only add; a major version may remove."""
-
 
 class Need(enum.StrEnum):
     """What a plugin needs of a suspect or of its surroundings."""

@@ -1,9 +1,9 @@
 """Running detectors on suspects: isolation, resume, provenance."""
 
 from clipsec.runner._audit import audit, default_shared_folder
-from clipsec.runner._detectors import make_options
 from clipsec.runner._environment import environment
 from clipsec.runner._machine import available_cores, shipped_pool, use_all_cores
+from clipsec.runner._plugin_options import make_options
 
 __all__ = [
     "audit",

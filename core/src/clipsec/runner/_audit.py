@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import platformdirs
 import torch
-from clipsec_registry import Registry
+from clipsec_registry import Registry, find_lock
 
 from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import ClipsecError, ContractError, NotApplicableError
@@ -77,7 +77,7 @@ def audit(
         suspect = load_suspect(suspect)
     if isinstance(pool, str | Path):
         pool = ImagePool.from_folder(pool)
-    chosen = choose_detectors(registry or Registry(), detectors, options or {})
+    chosen = choose_detectors(registry or Registry(lock=find_lock()), detectors, options or {})
     scheduler = scheduler or Scheduler(cache=FeatureCache())
     shared_units = UnitStore(Path(shared) if shared is not None else default_shared_folder())
     gate = sanity_gate(suspect)
@@ -172,6 +172,11 @@ def _as_problem(task: _Task) -> Problem:
         if inspect.isgenerator(answer):
             answer = yield from answer
         return answer
+    except SystemExit as stop:
+        # A plugin may not end the program; only Ctrl-C does.
+        raise ContractError(
+            f"the detector called sys.exit({stop.code!r})", remedy="Report this to its author."
+        ) from stop
     finally:
         task.seconds = time.monotonic() - began
 
@@ -286,7 +291,7 @@ def _cost(task: _Task, scheduler: Scheduler) -> Cost:
         cached_rows=counts.cached_rows,
         peak_memory_bytes=counts.peak_memory_bytes,
         micro_batches=dict(counts.micro_batches),
-        degraded=counts.degraded,
+        degraded=bool(counts.degraded),
     )
 
 

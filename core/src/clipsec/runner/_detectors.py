@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-import cattrs
 from clipsec_registry import PluginError, PluginRecord, Registry, Status
 
 from clipsec.errors import UsageError
 from clipsec.protocols import Need
 from clipsec.results import ErrorRecord, Outcome, Verdict
+from clipsec.runner._plugin_options import make_options
 
 KIND = "detectors"
 
@@ -64,57 +64,7 @@ def _load(registry: Registry, record: PluginRecord, options: Mapping[str, Mappin
     if plugin is None:
         return Chosen(loaded, problem=_unavailable(loaded))
     values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
-    return Chosen(loaded, plugin, make_options(plugin, values, record.name))
-
-
-def make_options(plugin: Any, values: Mapping[str, Any], name: str) -> Any:
-    """An instance of the plugin's options class from strings or plain values.
-
-    Raises `UsageError` for an unknown option or a value of the wrong kind.
-    """
-    fields = {field.name: field for field in attrs.fields(plugin.options)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise UsageError(
-            f"{name} has no option {unknown[0]!r}", remedy=f"Its options: {', '.join(sorted(fields)) or 'none'}."
-        )
-    try:
-        return _options_converter().structure(dict(values), plugin.options)
-    except Exception as error:
-        # cattrs wraps the validators' errors in groups; people want the innermost sentence.
-        innermost: BaseException = error
-        while isinstance(innermost, BaseExceptionGroup):
-            innermost = innermost.exceptions[0]
-        raise UsageError(
-            f"{name} does not accept {dict(values)}: {innermost}", remedy="See the plugin's page for its options."
-        ) from error
-
-
-def _options_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-
-    def to_number(value: Any, kind: type) -> Any:
-        # "12/255" is how the field writes perturbation bounds.
-        if isinstance(value, str) and kind is float and value.count("/") == 1:
-            numerator, denominator = value.split("/")
-            return float(numerator) / float(denominator)
-        if isinstance(value, str) and kind is bool:
-            if value.lower() not in ("true", "false"):
-                raise ValueError(f"{value!r} is neither true nor false")
-            return value.lower() == "true"
-        return kind(value)
-
-    def to_names(value: Any, _: Any) -> tuple[str, ...]:
-        return tuple(value.split(",")) if isinstance(value, str) else tuple(map(str, value))
-
-    def to_optional_number(value: Any, _: Any) -> float | None:
-        return None if value is None or value == "none" else to_number(value, float)
-
-    for kind in (float, int, bool):
-        converter.register_structure_hook(kind, to_number)
-    converter.register_structure_hook(tuple[str, ...], to_names)
-    converter.register_structure_hook(float | None, to_optional_number)
-    return converter
+    return Chosen(loaded, plugin, make_options(plugin.options, values, record.name))
 
 
 def _unavailable(record: PluginRecord) -> Verdict:
