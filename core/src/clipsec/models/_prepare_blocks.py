@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from clipsec.errors import UnsupportedModelError
 from clipsec.models._attention import attend
 from clipsec.models._prepare import freeze
+from clipsec.models._prepare_linear import linear
 
 QUICK_GELU_SLOPE = 1.702
 
@@ -31,7 +32,7 @@ class Affine:
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def prepared(self, dtype: torch.dtype, device: torch.device) -> Affine:
         """Frozen, cast once."""

@@ -110,7 +110,7 @@ def read_text_weights(module: nn.Module) -> TextWeights:
 
 def _read_open_clip(tower: nn.Module) -> TextWeights:
     pooling = getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "argmax")
-    eos_id: int = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", -1)
+    eos_id: int = getattr(tower, "text_eos_id", getattr(tower, "eos_id", -1))
     causal = getattr(tower, "attn_mask", None) is not None
     if getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False):
         raise _not_covered("a class token or a padding mask (CoCa)")
