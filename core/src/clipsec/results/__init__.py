@@ -13,7 +13,7 @@ from clipsec.results._classes import (
     SuspectCard,
     Verdict,
 )
-from clipsec.results._json import from_json, to_json, verdict_from_json, verdict_to_json
+from clipsec.results._json import from_json, to_json, to_text, verdict_from_json, verdict_to_json
 from clipsec.results._outcome import Outcome, exit_code, overall
 from clipsec.results._schema import schema
 
@@ -35,6 +35,7 @@ __all__ = [
     "overall",
     "schema",
     "to_json",
+    "to_text",
     "verdict_from_json",
     "verdict_to_json",
 ]

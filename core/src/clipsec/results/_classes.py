@@ -185,5 +185,5 @@ def _distrusted(verdict: Verdict, gate: GateResult) -> Verdict:
     return attrs.evolve(
         verdict,
         outcome=Outcome.INCONCLUSIVE,
-        summary=f"the sanity gate failed ({gate.reason}); the detector itself said {verdict.outcome}",
+        summary=f"The sanity gate failed ({gate.reason}); the detector itself said {verdict.outcome}",
     )

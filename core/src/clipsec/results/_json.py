@@ -6,6 +6,7 @@ expected, so that no reader can take them for a number (or a null for "no number
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Callable
@@ -30,6 +31,11 @@ def to_json(result: RunResult) -> dict[str, Any]:
     """
     document: dict[str, Any] = _writer.unstructure(result)
     return {**document, "outcome": str(result.outcome), "exit_code": result.exit_code}
+
+
+def to_text(result: RunResult) -> str:
+    """The text of `run.json`. Raises `ContractError` like `to_json`."""
+    return json.dumps(to_json(result), indent=1, allow_nan=False) + "\n"
 
 
 def from_json(document: Any) -> RunResult:

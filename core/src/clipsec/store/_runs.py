@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import re
@@ -14,7 +13,7 @@ import attrs
 from filelock import FileLock, Timeout
 
 from clipsec.errors import ContractError, StoreError
-from clipsec.results import RunResult, from_json, to_json
+from clipsec.results import RunResult, from_json, to_text
 from clipsec.results._plain import parse_json
 from clipsec.store._atomic import atomic_write, leftovers, make_folder, store_error
 from clipsec.store._names import safe_name, slug
@@ -49,8 +48,7 @@ class RunFolder:
 
     def write_result(self, result: RunResult) -> None:
         """Write `run.json`, whole or not at all. Raises `ContractError` or `StoreError`."""
-        text = json.dumps(to_json(result), indent=1, allow_nan=False)
-        atomic_write(self.result_file, text.encode("ascii") + b"\n")
+        atomic_write(self.result_file, to_text(result).encode("ascii"))
 
     def read_result(self) -> RunResult:
         """The run that ended here; its `folder` is where it lies now. Raises `StoreError`."""

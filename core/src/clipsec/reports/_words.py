@@ -1,0 +1,72 @@
+"""What each outcome is called, in every format. Nothing but a clean run is ever worded as a pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+
+from clipsec.reports._text import plural, visible
+from clipsec.results import Outcome, RunResult, Verdict
+
+
+@attrs.frozen
+class Words:
+    """How one outcome is shown."""
+
+    label: str
+    """For one check."""
+    headline: str
+    """For a run."""
+    symbol: str
+    """One character, so that colour is never the only sign."""
+    style: str
+    """For the console."""
+
+
+WORDS = {
+    Outcome.FINDING: Words("backdoor found", "Backdoor found", "!", "bold red"),
+    Outcome.ERROR: Words("error", "No verdict: a check failed", "\N{MULTIPLICATION SIGN}", "bold magenta"),
+    Outcome.INCONCLUSIVE: Words("inconclusive", "No verdict: inconclusive", "?", "bold yellow"),
+    Outcome.CLEAN: Words("clean", "No backdoor found", "\N{CHECK MARK}", "bold green"),
+    Outcome.SKIPPED: Words("skipped", "Nothing was checked", "\N{EN DASH}", "bold"),
+}
+
+CAVEAT = (
+    "A clean verdict means that the checks above did not find a backdoor with the stated thresholds; it is"
+    " not a proof that there is none. Skipped checks and errors say nothing about the model."
+)
+
+
+def headline(result: RunResult) -> str:
+    """The run's verdict in one short line."""
+    words = WORDS[result.outcome].headline
+    if result.outcome is Outcome.INCONCLUSIVE and not result.gate.passed:
+        return "No verdict: the sanity gate failed"
+    targets = {
+        visible(verdict.target, longest=80): None
+        for verdict in result.verdicts.values()
+        if verdict.outcome is Outcome.FINDING and verdict.target is not None
+    }
+    if result.outcome is not Outcome.FINDING or not targets:
+        return words
+    names = ", ".join(
+        f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}" for name in targets
+    )
+    return f"{words}: target {'class' if len(targets) == 1 else 'classes'} {names}"
+
+
+def tally(result: RunResult) -> str:
+    """What became of every check: `3 checks: 1 clean, 2 skipped.`"""
+    counts = Counter(verdict.outcome for verdict in result.verdicts.values())
+    if not counts:
+        return "No check was asked for or none is installed."
+    parts = [f"{counts[outcome]} {words.label}" for outcome, words in WORDS.items() if counts[outcome]]
+    return f"{plural(sum(counts.values()), 'check')}: {', '.join(parts)}."
+
+
+def reason(verdict: Verdict) -> str:
+    """Why a check has no answer, or the summary of the one it has."""
+    if verdict.error is not None and verdict.error.message not in verdict.summary:
+        return f"{verdict.summary} ({verdict.error.type}: {verdict.error.message})"
+    return verdict.summary
