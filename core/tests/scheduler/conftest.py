@@ -63,7 +63,14 @@ def _uncut(problem: Problem) -> Any:
             value = None
         else:
             assert isinstance(request, Gather)
-            value = [Done(tag, _uncut(child)) for tag, child in request.problems]
+            value = [_uncut_done(tag, child) for tag, child in request.problems]
+
+
+def _uncut_done(tag: Any, problem: Problem) -> Done:
+    try:
+        return Done(tag, _uncut(problem))
+    except Exception as error:
+        return Done(tag, error=error)
 
 
 def _invert(
@@ -158,6 +165,6 @@ def trip_backward() -> Callable[[Tensor, Callable[[Tensor], None]], Tensor]:
 
 
 @pytest.fixture(scope="session")
-def lab_uncut() -> Callable[[Problem], Any]:
-    """The reference alone, for hypothesis tests, whose examples share a fixture."""
-    return _uncut
+def uncut_done() -> Callable[[Any, Problem], Done]:
+    """The reference alone, for hypothesis tests, whose examples share a fixture; errors are in the Done."""
+    return _uncut_done

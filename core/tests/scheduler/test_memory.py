@@ -278,6 +278,9 @@ def test_a_device_with_a_meter_is_probed_once_and_remembered(lab, tmp_path):
         first.encode(lab.tower(forward), torch.randn(40, 12))
     assert memory.calls == [1, 2, 4, 32, 32, 32, 32]
     memory.calls.clear()
+    first.run(lab.encode(lab.tower(forward), torch.randn(3, 12, requires_grad=True)))
+    assert memory.calls == [1, 2, 4, 16]  # two graphs may be open at once
+    memory.calls.clear()
     second = scheduler()
     second.encode(lab.tower(forward), torch.randn(3, 12))
     second.run(lab.encode(lab.tower(forward), torch.randn(3, 12), micro_batch=4))

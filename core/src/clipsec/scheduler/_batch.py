@@ -69,12 +69,7 @@ class SafeBatch:
 
     def undecided(self, key: BatchKey) -> bool:
         """Whether nobody has said, measured or remembered how many rows to take."""
-        return (
-            key.declared is None
-            and self._start is None
-            and key not in self._known
-            and key.memo_name() not in self._limits
-        )
+        return key.declared is None and self._start is None and key.memo_name() not in self._limits
 
     def settle(self, key: BatchKey, micro_batch: int) -> None:
         """Fix a measured micro-batch for the run, and remember it."""
@@ -101,9 +96,14 @@ class SafeBatch:
         atomic_write(self._path, text.encode())
 
 
+def is_power_of_two(value: object) -> bool:
+    """Whether `value` is 1, 2, 4, ..."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0 and not value & (value - 1)
+
+
 def check_power_of_two(value: object) -> None:
     """Raise ValueError unless `value` is 1, 2, 4, ..."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value & (value - 1):
+    if not is_power_of_two(value):
         raise ValueError(f"a micro-batch is a power of two, not {value!r}")
 
 

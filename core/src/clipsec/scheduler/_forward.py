@@ -33,12 +33,12 @@ class ForwardPass:
         self,
         core: Core,
         resume: Callable[[Job, Any, BaseException | None], None],
-        rank: Callable[[Call], tuple[int, int, int, int]],
+        standing: Callable[[Call], tuple[int, int]],
         serve: Callable[[Session, int], None],
     ) -> None:
         self._core = core
         self._resume = resume
-        self._rank = rank
+        self._standing = standing
         self._serve = serve
         self._pending: dict[Call, None] = {}
 
@@ -69,7 +69,7 @@ class ForwardPass:
         """Compute one physical batch; False when nobody waits."""
         if not self._pending:
             return False
-        calls = companions(self._pending, self._rank)
+        calls = companions(self._pending, self._standing, self._core.safe.get)
         if self._core.canaries is not None:
             self._core.canaries.check(calls[0].tower)
         size = self._core.micro_batch(calls[0].key, partial(_probe_call, calls[0]))

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from clipsec.scheduler._batch import BatchKey
+from clipsec.scheduler._batch import BatchKey, is_power_of_two
 from clipsec.scheduler._counts import Session
 from clipsec.scheduler._requests import Backward, Done, Encode, Gather, Problem, Tower
 
@@ -109,6 +109,11 @@ class Call:
         return _version(self.rows) != self.version
 
     @property
+    def rows_left(self) -> int:
+        """Rows that are still to be computed (without gradient: distinct rows)."""
+        return len(self.rows) - self.next_row if self.key.op == "grad" else len(self.missing)
+
+    @property
     def with_gradient(self) -> bool:
         return self.key.op == "grad"
 
@@ -167,9 +172,10 @@ def complaint(request: object) -> str | None:
         return "Encode wants aux as a tuple of tensors"
     if any(a.dim() < 1 or a.shape[0] != n for a in request.aux):
         return f"Encode got {n} rows and aux of shapes {[tuple(a.shape) for a in request.aux]}"
-    if request.row_keys is not None and len(request.row_keys) != n:
-        return f"Encode got {n} rows and {len(request.row_keys)} row keys"
-    size = request.micro_batch
-    if size is not None and (not isinstance(size, int) or size < 1 or size & (size - 1)):
-        return f"a micro-batch is a power of two, not {size!r}"
+    keys = request.row_keys
+    if keys is not None and (len(keys) != n or not all(isinstance(key, bytes) for key in keys)):
+        return f"Encode wants a key of bytes for each of its {n} rows"
+    for size in (request.micro_batch, request.tower.micro_batch):
+        if size is not None and not is_power_of_two(size):
+            return f"a micro-batch is a power of two, not {size!r}"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -14,13 +14,31 @@ from clipsec.scheduler._jobs import Call
 from clipsec.scheduler._requests import Encode
 
 
-def companions(pending: Iterable[Call], rank: Callable[[Call], tuple[int, int, int, int]]) -> list[Call]:
-    """The calls that may share the next batch: those of the first in rank's group, in rank's order."""
-    ordered = sorted(pending, key=rank)
-    head = ordered[0]
+def companions(
+    pending: Collection[Call], standing: Callable[[Call], tuple[int, int]], size_of: Callable[[BatchKey], int]
+) -> list[Call]:
+    """The calls for the next batch, those first that must be in it; all of one group.
+
+    `standing` is a call's priority and what its session has been served, less is better. Within the best
+    session, batches that no further call like theirs would fit into go first, of the oldest problem: so a
+    few problems are carried through all their towers while their graphs are kept, rather than all of them
+    half-way. A batch with room waits for those, and then goes by arrival: problems that are out of step
+    meet in its queue.
+    """
+    waiting: dict[BatchKey, int] = {}
+    for call in pending:
+        waiting[call.key] = waiting.get(call.key, 0) + call.rows_left
+
+    def urgency(call: Call) -> tuple[int, int, bool, int, int]:
+        has_room = waiting[call.key] + call.rows_left <= size_of(call.key)
+        return (*standing(call), has_room, call.arrival if has_room else call.job.order, call.arrival)
+
+    head = min(pending, key=urgency)
     if head.alone:
         return [head]
-    return [call for call in ordered if call.key == head.key and not call.alone]
+    group = [call for call in pending if call.key == head.key and not call.alone]
+    group.sort(key=lambda call: (*standing(call), call.job.order, call.arrival))
+    return group
 
 
 def fill_with_ranges(calls: Sequence[Call], size: int) -> list[tuple[Call, int, int]]:
@@ -32,7 +50,7 @@ def fill_with_ranges(calls: Sequence[Call], size: int) -> list[tuple[Call, int, 
     picked: list[tuple[Call, int, int]] = []
     room = size
     for call in calls:
-        left = len(call.rows) - call.next_row
+        left = call.rows_left
         take = size if left > size else left
         if take <= room:
             picked.append((call, call.next_row, call.next_row + take))

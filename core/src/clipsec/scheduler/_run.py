@@ -44,10 +44,12 @@ class Run:
         self._top = Family(iter(problems), max_live, parent=None)
         self._orders = itertools.count()
         self._inbox: deque[tuple[Job, Any, BaseException | None]] = deque()
+        self._hungry: dict[Family, None] = {}
+        """Families of which more problems may be drawn."""
         self._served: dict[Session, int] = {}
         self._live_by_session: dict[Session, int] = {}
         self._max_live = max_live
-        self._forward = ForwardPass(core, self._resume_with, self._rank, self._serve)
+        self._forward = ForwardPass(core, self._resume_with, self._standing, self._serve)
         self._backward = BackwardPass(core, self._resume_with)
 
     @property
@@ -63,7 +65,7 @@ class Run:
         """Draw what there is room for, let plugins run until all of them wait, and do one batch for them."""
         with own_surroundings():
             self._autocast = autocast_state()
-            self._draw(self._top)
+            self._hungry[self._top] = None
             self._let_plugins_run()
             if self._top.out:
                 return
@@ -80,16 +82,36 @@ class Run:
 
     # Drawing and ending problems
 
-    def _draw(self, family: Family) -> None:
-        while family.has_room:
-            try:
-                item = next(family.source)
-            except StopIteration:
-                family.exhausted = True
-                break
-            finally:
-                torch.set_grad_enabled(True)
-            self._start(family, item)
+    def _draw(self, family: Family) -> bool:
+        """Start the next problem of a family; False if there is no room or none is left."""
+        if not family.has_room:
+            return False
+        try:
+            item = next(family.source)
+        except StopIteration:
+            family.exhausted = True
+            return False
+        finally:
+            torch.set_grad_enabled(True)
+        self._start(family, item)
+        return True
+
+    def _draw_for(self, family: Family) -> None:
+        """Start one more problem of a family, or note that for now it has enough."""
+        parent = family.parent
+        try:
+            drawn = self._draw(family)
+        except Exception as error:
+            if parent is None:
+                raise
+            self._fail_family(family, error)
+            return
+        if drawn:
+            return
+        del self._hungry[family]
+        if parent is not None and family.finished:
+            parent.children = None
+            self._inbox.append((parent, [family.results[i] for i in range(family.drawn)], None))
 
     def _start(self, family: Family, item: Any) -> None:
         try:
@@ -132,33 +154,18 @@ class Run:
             except Exception as error:
                 self._fail_family(family, error)
                 return
-        self._go_on(family)
-
-    def _go_on(self, family: Family) -> None:
-        """Draw more of a Gather's problems; when there are none left, give the parent its answer."""
-        parent = family.parent
-        assert parent is not None
-        if parent.children is not family:
-            return
-        try:
-            self._draw(family)
-        except Exception as error:
-            self._fail_family(family, error)
-            return
-        if family.finished and parent.children is family:
-            parent.children = None
-            self._inbox.append((parent, [family.results[i] for i in range(family.drawn)], None))
+        self._hungry[family] = None
 
     def _fail_family(self, family: Family, error: Exception) -> None:
         parent = family.parent
         assert parent is not None
         self._close_family(family)
-        if parent.children is family:
-            parent.children = None
-            self._inbox.append((parent, None, error))
+        parent.children = None
+        self._inbox.append((parent, None, error))
 
     def _close_family(self, family: Family) -> None:
         family.exhausted = True
+        self._hungry.pop(family, None)
         interrupt: BaseException | None = None
         for job in list(family.live):
             try:
@@ -199,12 +206,15 @@ class Run:
         self._inbox.append((job, value, error))
 
     def _let_plugins_run(self) -> None:
-        while self._inbox:
-            job, value, error = self._inbox.popleft()
-            if not job.ended:
-                self._resume(job, value, error)
-            if not self._inbox:
-                self._draw(self._top)
+        while True:
+            if self._inbox:
+                job, value, error = self._inbox.popleft()
+                if not job.ended:
+                    self._resume(job, value, error)
+            elif self._hungry:
+                self._draw_for(next(iter(self._hungry)))
+            else:
+                return
 
     def _resume(self, job: Job, value: Any, error: BaseException | None) -> None:
         if self._core.canaries is not None:
@@ -261,7 +271,7 @@ class Run:
             return
         family = Family(source, request.max_live or self._max_live, job, on_done=request.on_done)
         job.children = family
-        self._go_on(family)
+        self._hungry[family] = None
 
     # Fairness between sessions
 
@@ -276,9 +286,8 @@ class Run:
     def _serve(self, session: Session, rows: int) -> None:
         self._served[session] += rows
 
-    def _rank(self, call: Call) -> tuple[int, int, int, int]:
-        job = call.job
-        return (-job.priority, self._served[job.session], job.order, call.arrival)
+    def _standing(self, call: Call) -> tuple[int, int]:
+        return (-call.job.priority, self._served[call.job.session])
 
 
 def _refused(what: str) -> Problem:
