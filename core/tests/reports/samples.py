@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from functools import cache
 from pathlib import Path
 
 import attrs
@@ -26,33 +27,11 @@ from clipsec.results import (
 )
 from clipsec.stats import wilson
 
-NAMES = [
-    "accordion",
-    "airplane",
-    "anchor",
-    "ant",
-    "barrel",
-    "bass",
-    "beaver",
-    "binocular",
-    "bonsai",
-    "brain",
-    "brontosaurus",
-    "buddha",
-    "butterfly",
-    "camera",
-    "cannon",
-    "car_side",
-    "ceiling_fan",
-    "cellphone",
-    "chair",
-    "chandelier",
-    "cougar_body",
-    "crab",
-    "crayfish",
-    "crocodile",
-    "dalmatian",
-]
+NAMES = (
+    *("accordion", "airplane", "anchor", "ant", "barrel", "bass", "beaver", "binocular", "bonsai", "brain"),
+    *("brontosaurus", "buddha", "butterfly", "camera", "cannon", "car_side", "ceiling_fan", "cellphone"),
+    *("chair", "chandelier", "cougar_body", "crab", "crayfish", "crocodile", "dalmatian"),
+)
 DETECTOR = "clipsec-clip-inspector/clip-inspector"
 HOSTILE = (
     "<script>document.title='owned';fetch('http://example.invalid/x')</script>",
@@ -70,6 +49,7 @@ HOSTILE = (
 )
 
 
+@cache
 def png(seed: int, size: int = 256) -> bytes:
     """Noise as a reconstructed trigger shows it."""
     rng = np.random.default_rng(seed)
@@ -79,7 +59,7 @@ def png(seed: int, size: int = 256) -> bytes:
     return stream.getvalue()
 
 
-def picture(folder: Path, name: str, seed: int, size: int = 256) -> Artifact:
+def picture(folder: Path, name: str, seed: int, size: int = 128) -> Artifact:
     content = png(seed, size)
     path = folder / "verdicts" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,8 +245,8 @@ def gate_failed(folder):
     gate = GateResult(
         False,
         {"activation": "quick_gelu expected, gelu found", "zero-shot floor": "0.04, at least 0.30"},
-        "zero-shot accuracy 0.04 on the bundled pictures, at least 0.30 expected; the activation is gelu where"
-        " the weights expect quick_gelu",
+        "zero-shot accuracy 0.04 on the bundled pictures, at least 0.30 expected; the activation is gelu"
+        " where the weights expect quick_gelu",
     )
     return attrs.evolve(clean(folder), gate=gate)
 

@@ -85,7 +85,7 @@ def moment(text: str) -> str:
 
 def compared(score: float | None, threshold: float | None) -> tuple[str, str]:
     """Both numbers, with enough digits to see that they differ if they do."""
-    for digits in range(3, 17):
+    for digits in range(3, 18):
         texts = number(score, digits), number(threshold, digits)
         if texts[0] != texts[1] or score == threshold:
             break
