@@ -17,6 +17,10 @@ from clipsec.scheduler import Tower
 
 ZERO_SHOT_TEMPLATE = "a photo of a {}."
 
+TOKENS_PER_CALL_ON_CPU = 2048
+"""CoCoOp's head reaches its full rate from about 1,400 tokens a call on (25 to 100 classes); more only
+costs memory."""
+
 
 def coop_logits(features: Tensor, text: Tensor, logit_scale: float, logit_bias: float = 0.0) -> Tensor:
     """Scaled cosines: image features `[n, E]`, text features `[C, E]` (neither normalised) -> `[n, C]`.
@@ -113,7 +117,13 @@ def prepare_prompt_head(
         fn=head,
         label=f"{label} {str(text.dtype).removeprefix('torch.')}",
         device=device,
+        micro_batch=_contexts_per_call(text) if device.type == "cpu" else None,
     )
+
+
+def _contexts_per_call(text: SharedPrefixText) -> int:
+    """The largest power of two of contexts that stays within `TOKENS_PER_CALL_ON_CPU`, at least one."""
+    return 1 << max(0, (TOKENS_PER_CALL_ON_CPU // text.tokens_per_context).bit_length() - 1)
 
 
 def _constant_head(clip: ClipModel, text: Tensor, key: str, label: str, device: torch.device | str) -> Tower:

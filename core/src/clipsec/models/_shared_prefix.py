@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import attrs
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clipsec.errors import UnsupportedModelError, UsageError
@@ -93,37 +92,80 @@ def tokenize_prompts(clip: ClipModel, class_names: Sequence[str], n_ctx: int) ->
     return PromptTokens(ids, n_ctx, ends)
 
 
+CHUNK_TOKENS = 96
+"""Own tokens of neighbouring classes that attend in one masked product. Larger chunks score more pairs that
+the mask then drops, smaller ones are more and smaller calls; 64 to 128 is flat for 25 to 100 classes (width
+256, two kinds of CPU load)."""
+
+
 @attrs.frozen(eq=False)
-class _Packed:
-    """All classes' own tokens in one row without padding, sorted by length so that equal lengths lie
-    together."""
+class _Chunk:
+    """A run of neighbouring classes in the packed row."""
 
+    start: int
+    """First token; 0 for the first chunk, which the prefix belongs to."""
+    stop: int
+    classes: slice
+    mask: Tensor
+    """Which keys (prefix, then this chunk's tokens) each token may look at, `[tokens, keys]`."""
+    end_mask: Tensor
+    """The same for the end tokens only, `[classes, keys]`."""
+
+
+@attrs.frozen(eq=False)
+class _Row:
+    """One row of the packed layout: the prefix, then every class's own tokens, nothing padded."""
+
+    prefix: int
+    start_id: Tensor
+    """`[1]`, the start token."""
     ids: Tensor
-    """`[T]`."""
+    """Own tokens of all classes, `[T]`."""
     positions: Tensor
-    """Position of each token in its prompt, `[T]`."""
-    buckets: tuple[tuple[int, int, int], ...]
-    """(first token, classes, tokens a class) for each length."""
+    """The position each of them has in its prompt, `[T]`."""
     ends: Tensor
-    """Index of each class's end token in the packed row, classes in sorted order, `[C]`."""
-    unsort: Tensor
-    """Sorted order -> the caller's order, `[C]`."""
+    """Where each class's end token is in the row, `[C]`."""
+    chunks: tuple[_Chunk, ...]
 
 
-def _pack(tokens: PromptTokens, device: torch.device) -> _Packed:
+def _lay_out(tokens: PromptTokens, device: torch.device) -> _Row:
     suffixes = [tokens.suffix(index) for index in range(len(tokens.ids))]
+    prefix = tokens.prefix
     lengths = torch.tensor([len(suffix) for suffix in suffixes])
-    order = lengths.argsort(stable=True)
-    buckets = []
-    start = 0
-    for length, classes in zip(*(column.tolist() for column in lengths.unique(return_counts=True))):
-        buckets.append((start, classes, length))
-        start += classes * length
-    ends = lengths[order].cumsum(0) - 1
-    positions = torch.cat([torch.arange(int(lengths[i])) for i in order]) + tokens.prefix
-    ids = torch.cat([suffixes[int(i)] for i in order])
-    unsort = order.argsort()
-    return _Packed(ids.to(device), positions.to(device), tuple(buckets), ends.to(device), unsort.to(device))
+    stops = prefix + lengths.cumsum(0)
+    owner = torch.arange(len(suffixes)).repeat_interleave(lengths)
+    positions = torch.cat([torch.arange(int(length)) for length in lengths]) + prefix
+    chunks = []
+    first = 0
+    while first < len(suffixes):
+        begin = int(stops[first] - lengths[first])
+        last = max(first + 1, int((stops - begin <= CHUNK_TOKENS).sum()))
+        chunks.append(_chunk(prefix, begin, owner, positions, stops[first:last], first, device))
+        first = last
+    return _Row(
+        prefix,
+        tokens.ids[0, :1].to(device),
+        torch.cat(suffixes).to(device),
+        positions.to(device),
+        (stops - 1).to(device),
+        tuple(chunks),
+    )
+
+
+def _chunk(
+    prefix: int, begin: int, owner: Tensor, positions: Tensor, stops: Tensor, first: int, device: torch.device
+) -> _Chunk:
+    stop = int(stops[-1])
+    own = slice(begin - prefix, stop - prefix)
+    same_class = owner[own, None] == owner[None, own]
+    mask = same_class & (positions[own, None] >= positions[None, own])
+    mask = torch.cat([torch.ones(len(mask), prefix, dtype=torch.bool), mask], dim=1)
+    end_mask = mask[stops - 1 - begin]
+    if first == 0:
+        causal = torch.ones(prefix, mask.shape[1], dtype=torch.bool).tril()
+        mask, begin = torch.cat([causal, mask]), 0
+    classes = slice(first, first + len(stops))
+    return _Chunk(begin, stop, classes, mask.to(device), end_mask.to(device))
 
 
 class SharedPrefixText:
@@ -157,7 +199,8 @@ class SharedPrefixText:
             weights = None
         self._weights = None if weights is None else weights.prepared(dtype, device)
         self._stock = StockText(part, device) if weights is None else None
-        self._packed = _pack(self.tokens, device)
+        self._row = _lay_out(self.tokens, device)
+        self._first = None if self._weights is None else _first_layer(self._weights, self._row)
         self._ids = self.tokens.ids.to(device)
         self.dtype = dtype if weights is not None else torch.float32
         self.width = part.width
@@ -169,10 +212,14 @@ class SharedPrefixText:
         if ctx.dim() == 2:
             return self(ctx[None])[0]
         self._check_ctx(ctx)
-        if self._weights is None:
+        if self._weights is None or self._first is None:
             return self._stock_rows(ctx)
-        start = self._ids[0, :1]
-        return _run_shared(self._weights, self._packed, self.tokens.prefix, start, ctx.to(self.dtype))
+        return _run(self._weights, self._row, self._first, ctx.to(self.dtype))
+
+    @property
+    def tokens_per_context(self) -> int:
+        """Tokens one context costs: the shared prefix and every class's own."""
+        return self.tokens.prefix + len(self._row.ids)
 
     def class_specific(self, ctx: Tensor) -> Tensor:
         """`ctx [classes, n_ctx, width]`, one context a class (CoOp's CSC) -> `[classes, E]`; fp32."""
@@ -220,87 +267,72 @@ def _agrees_with_stock(weights: TextWeights, part: TextPart, tokens: PromptToken
         stock = stock_features(part.module, two.ids)
         ready = weights.prepared(torch.float32, stock.device)
         ctx = ready.embed(two.ids[:1, 1 : two.prefix])
-        shared = _run_shared(ready, _pack(two, stock.device), two.prefix, two.ids[0, :1], ctx)[0]
+        row = _lay_out(two, stock.device)
+        shared = _run(ready, row, _first_layer(ready, row), ctx)[0]
     return agree(shared, stock)
 
 
-def _run_shared(weights: TextWeights, packed: _Packed, prefix: int, start: Tensor, ctx: Tensor) -> Tensor:
-    """`ctx [n, n_ctx, width] -> [n, classes, E]`: one row is the prefix followed by all classes' own
-    tokens."""
+@attrs.frozen(eq=False)
+class _FirstLayer:
+    """What the classes' own tokens bring into the first block, which no context has reached yet:
+    constants."""
+
+    own: Tensor
+    """Embeddings with positions, `[T, width]`."""
+    own_qkv: Tensor
+    """Their queries, keys and values there, `[T, 3 width]`."""
+
+
+@torch.no_grad()
+def _first_layer(weights: TextWeights, row: _Row) -> _FirstLayer:
+    own = weights.embed(row.ids) + weights.positional_embedding[row.positions]
+    block = weights.blocks[0]
+    return _FirstLayer(own, block.qkv(block.ln1(own)))
+
+
+def _run(weights: TextWeights, row: _Row, first: _FirstLayer, ctx: Tensor) -> Tensor:
+    """`ctx [n, n_ctx, width] -> [n, classes, E]`."""
     n = len(ctx)
-    positions = weights.positional_embedding
-    sos = weights.embed(start).expand(n, 1, -1)
-    own = weights.embed(packed.ids) + positions[packed.positions]
-    x = torch.cat([torch.cat([sos, ctx], dim=1) + positions[:prefix], own.expand(n, -1, -1)], dim=1)
-    for block in weights.blocks[:-1]:
-        x = _run_block(weights, block, packed, prefix, x)
-    x = _run_last_block(weights, weights.blocks[-1], packed, prefix, x)
-    return read_out(weights, x)[:, packed.unsort].float()
+    start = weights.embed(row.start_id).expand(n, 1, -1)
+    prefix = torch.cat([start, ctx], dim=1) + weights.positional_embedding[: row.prefix]
+    x = torch.cat([prefix, first.own.expand(n, -1, -1)], dim=1)
+    for index, block in enumerate(weights.blocks[:-1]):
+        if index == 0:
+            qkv = torch.cat([block.qkv(block.ln1(prefix)), first.own_qkv.expand(n, -1, -1)], dim=1)
+        else:
+            qkv = block.qkv(block.ln1(x))
+        x = _finish_block(weights, block, row, x, qkv)
+    return read_out(weights, _last_block(weights, weights.blocks[-1], row, x)).float()
 
 
-def _run_block(weights: TextWeights, block: Block, packed: _Packed, prefix: int, x: Tensor) -> Tensor:
+def _finish_block(weights: TextWeights, block: Block, row: _Row, x: Tensor, qkv: Tensor) -> Tensor:
     n, length, width = x.shape
-    qkv = block.qkv(block.ln1(x)).view(n, length, 3, weights.heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    shared_k, shared_v = k[:, :, :prefix], v[:, :, :prefix]
-    mixed = [attend(q[:, :, :prefix], shared_k, shared_v, causal=True)]
-    for first, classes, tokens in packed.buckets:
-        here = slice(prefix + first, prefix + first + classes * tokens)
-        mixed.append(_attend_suffix(q[:, :, here], k[:, :, here], v[:, :, here], shared_k, shared_v, tokens))
+    q, k, v = qkv.view(n, length, 3, weights.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    mixed = [
+        attend(q[:, :, chunk.start : chunk.stop], _keys(k, row, chunk), _keys(v, row, chunk), mask=chunk.mask)
+        for chunk in row.chunks
+    ]
     x = x + block.out(torch.cat(mixed, dim=2).transpose(1, 2).reshape(n, length, width))
     return block.mlp(x, ACTIVATIONS[weights.activation])
 
 
-def _attend_suffix(
-    q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, tokens: int
-) -> Tensor:
-    """Each class's tokens attend to the shared prefix and, causally, to their own: `[n, H, classes *
-    tokens, d]`.
-
-    Two products instead of one over concatenated keys: the prefix's keys are never copied per class.
-    """
-    n, heads, total, d = q.shape
-    own = (n, heads, total // tokens, tokens, d)
-    q = q * d**-0.5
-    to_shared = (q @ shared_k.transpose(-1, -2)).view(*own[:4], -1)
-    to_own = q.reshape(own) @ k.reshape(own).transpose(-1, -2)
-    future = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).triu(1)
-    scores = torch.cat([to_shared, to_own.masked_fill(future, float("-inf"))], dim=-1)
-    weights = F.softmax(scores, dim=-1)
-    prefix = shared_k.shape[2]
-    from_shared = weights[..., :prefix].reshape(n, heads, total, prefix) @ shared_v
-    return from_shared + (weights[..., prefix:] @ v.reshape(own)).reshape(n, heads, total, d)
-
-
-def _run_last_block(weights: TextWeights, block: Block, packed: _Packed, prefix: int, x: Tensor) -> Tensor:
-    """Only the end tokens ask, project and pass the MLP: `x [n, L, width] -> [n, classes, width]` (sorted
-    order)."""
+def _last_block(weights: TextWeights, block: Block, row: _Row, x: Tensor) -> Tensor:
+    """Only the end tokens ask, project and pass the MLP: `x [n, L, width] -> [n, classes, width]`."""
     n, length, width = x.shape
     query, key_value = block.split_query()
     normed = block.ln1(x)
-    ends = packed.ends + prefix
-    q = query(normed[:, ends]).view(n, len(ends), weights.heads, -1).transpose(1, 2)
-    kv = key_value(normed).view(n, length, 2, weights.heads, -1)
-    k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-    shared_k, shared_v = k[:, :, :prefix], v[:, :, :prefix]
-    mixed = []
-    done = 0
-    for first, classes, tokens in packed.buckets:
-        here = slice(prefix + first, prefix + first + classes * tokens)
-        asked = q[:, :, done : done + classes]
-        mixed.append(_attend_end(asked, k[:, :, here], v[:, :, here], shared_k, shared_v, tokens))
-        done += classes
-    out = block.out(torch.cat(mixed, dim=2).transpose(1, 2).reshape(n, len(ends), width))
-    return block.mlp(x[:, ends] + out, ACTIVATIONS[weights.activation])
+    k, v = key_value(normed).view(n, length, 2, weights.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    q = query(normed[:, row.ends]).view(n, len(row.ends), weights.heads, -1).transpose(1, 2)
+    mixed = [
+        attend(q[:, :, chunk.classes], _keys(k, row, chunk), _keys(v, row, chunk), mask=chunk.end_mask)
+        for chunk in row.chunks
+    ]
+    out = block.out(torch.cat(mixed, dim=2).transpose(1, 2).reshape(n, -1, width))
+    return block.mlp(x[:, row.ends] + out, ACTIVATIONS[weights.activation])
 
 
-def _attend_end(q: Tensor, k: Tensor, v: Tensor, shared_k: Tensor, shared_v: Tensor, tokens: int) -> Tensor:
-    """One query a class, at its last token, so there is nothing to mask: `[n, H, classes, d]`."""
-    n, heads, classes, d = q.shape
-    own = (n, heads, classes, tokens, d)
-    q = q * d**-0.5
-    to_own = (q[..., None, :] @ k.reshape(own).transpose(-1, -2)).squeeze(-2)
-    weights = F.softmax(torch.cat([q @ shared_k.transpose(-1, -2), to_own], dim=-1), dim=-1)
-    prefix = shared_k.shape[2]
-    from_own = (weights[..., None, prefix:] @ v.reshape(own)).squeeze(-2)
-    return weights[..., :prefix] @ shared_v + from_own
+def _keys(k: Tensor, row: _Row, chunk: _Chunk) -> Tensor:
+    """Keys (or values) a chunk may look at: the prefix's and its own, `[n, H, keys, d]`."""
+    if chunk.start == 0:
+        return k[:, :, : chunk.stop]
+    return torch.cat([k[:, :, : row.prefix], k[:, :, chunk.start : chunk.stop]], dim=2)
