@@ -73,21 +73,20 @@ def tokenize_prompts(clip: ClipModel, class_names: Sequence[str], n_ctx: int) ->
     weights = text_weights(clip)
     ends_of = (lambda rows: rows.argmax(dim=-1)) if weights is None else weights.end_positions
     ends, ends_alone = ends_of(ids), ends_of(alone)
-    # A tokenizer cuts a long text silently and puts the end token last, so the length is taken from the
-    # name alone.
-    too_long = [name for name, end in zip(names, ends_alone) if int(end) + 1 + n_ctx > part.context_length]
-    if too_long:
-        raise UsageError(
-            f"the class name {too_long[0]!r} and {n_ctx} context vectors do not fit into "
-            f"{part.context_length} tokens",
-            remedy="Shorten the class name (and retrain), or check the class-names file for a stray line.",
-        )
     context = ids[:, 1 : 1 + n_ctx]
-    causal = weights is None or weights.truncatable
-    if not causal or not bool((context == context[:, :1]).all()) or not torch.equal(ends, ends_alone + n_ctx):
+    if (weights is not None and not weights.truncatable) or not bool((context == context[:, :1]).all()):
         raise UnsupportedModelError(
             f"the text tower of {clip.name} cannot carry CoOp's prompts (SOS, context, name, EOT)",
             remedy="CoOp and CoCoOp deliveries need a causal CLIP text tower as their base.",
+        )
+    # A tokenizer cuts a long text silently and puts the end token last: the name alone tells the true length.
+    expected = ends_alone + n_ctx
+    too_long = [name for name, end in zip(names, expected) if int(end) >= part.context_length]
+    if too_long or not torch.equal(ends, expected):
+        raise UsageError(
+            f"the class name {(too_long or names)[0]!r} and {n_ctx} context vectors do not fit into "
+            f"{part.context_length} tokens",
+            remedy="Shorten the class name (and retrain), or check the class-names file for a stray line.",
         )
     return PromptTokens(ids, n_ctx, ends)
 
