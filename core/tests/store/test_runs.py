@@ -150,3 +150,10 @@ def test_a_result_that_cannot_be_read_is_an_error(tmp_path, content):
     with pytest.raises(StoreError) as caught:
         RunFolder(tmp_path).read_result()
     assert caught.value.remedy
+
+
+def test_neither_store_nor_reports_import_torch():
+    """Rendering a finished run answers at once; torch alone takes seconds to load."""
+    code = "import sys, clipsec.store, clipsec.reports, clipsec.results; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import numpy
-import torch
 
 from clipsec.errors import ContractError
 from clipsec.results._plain import canonical_json, encode_plain
@@ -35,7 +35,7 @@ def _tagged(value: Any, where: str) -> Any:
         )
     if isinstance(value, enum.Enum):
         return {"$enum": type(value).__qualname__, "name": value.name}
-    if isinstance(value, torch.dtype):
+    if "torch" in sys.modules and isinstance(value, sys.modules["torch"].dtype):
         return {"$dtype": str(value)}
     if isinstance(value, numpy.dtype):
         return {"$dtype": f"numpy.{value.name}"}

@@ -8,16 +8,17 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from clipsec.results._plain import canonical_json, decode_plain, encode_plain, parse_json
 from clipsec.store._atomic import atomic_write, store_error
 from clipsec.store._names import safe_name
+
+if TYPE_CHECKING:  # torch is imported where tensors are: a report of a finished run must not wait for it
+    from torch import Tensor
 
 UNIT_VERSION = "1.0"
 
@@ -62,7 +63,7 @@ class UnitStore:
         }
         content = b""
         if tensors:
-            content = safetensors.torch.save({key: _own(value) for key, value in tensors.items()})
+            content = _serialised(tensors)
             body["tensors"] = hashlib.sha256(content).hexdigest()
         # The digest is of the canonical text, the file keeps the order of keys: reports show it.
         digest = hashlib.sha256(canonical_json(body)).hexdigest()
@@ -106,7 +107,7 @@ class UnitStore:
                 content = self._twin_path(body["name"], body["tensors"]).read_bytes()
                 if hashlib.sha256(content).hexdigest() != body["tensors"]:
                     raise ValueError("its tensors do not have the recorded sha256")
-                tensors = safetensors.torch.load(content)
+                tensors = _deserialised(content)
             return Unit(body["name"], decode_plain(body["data"]), tensors)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             if path.exists():
@@ -140,6 +141,15 @@ class UnitStore:
         return self.folder / f"{safe_name(name)}.{digest[:16]}.safetensors"
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy in memory of its own: safetensors refuses views that share it."""
-    return tensor.detach().cpu().contiguous().clone()
+def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    import safetensors.torch
+
+    # Copies with memory of their own, because safetensors refuses views that share it.
+    own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return safetensors.torch.save(own)
+
+
+def _deserialised(content: bytes) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    return safetensors.torch.load(content)
