@@ -1,5 +1,7 @@
 """Models: what a suspect is, how it is loaded, and the frozen towers prepared from it."""
 
+from clipsec.models._digest import state_digest
+from clipsec.models._gate import sanity_gate
 from clipsec.models._heads import (
     cocoop_logits,
     coop_logits,
@@ -8,32 +10,50 @@ from clipsec.models._heads import (
     prepare_zero_shot_head,
 )
 from clipsec.models._image_tower import prepare_image_tower
+from clipsec.models._load import load_clip, load_suspect
+from clipsec.models._open_clip import OpenClipLoader, clip_from_open_clip
 from clipsec.models._prepare import PreparationWarning
+from clipsec.models._prompt_tuned import PromptTunedLoader, load_prompts
+from clipsec.models._save_prompts import save_prompts
 from clipsec.models._shared_prefix import SharedPrefixText
 from clipsec.models._suspect import LoadRequest, Suspect
 from clipsec.models._text_tower import encode_texts, prepare_text_tower, truncate_ids
+from clipsec.models._tokenizers import ClipTokenizer
+from clipsec.models._transformers import TransformersLoader, clip_from_transformers
 from clipsec.models._types import ClipModel, ImageSpec, PromptState, TextPart, Tokenizer, VisualPart
 from clipsec.models._words import embed_words
 
 __all__ = [
     "ClipModel",
+    "ClipTokenizer",
     "ImageSpec",
     "LoadRequest",
+    "OpenClipLoader",
     "PreparationWarning",
     "PromptState",
+    "PromptTunedLoader",
     "SharedPrefixText",
     "Suspect",
     "TextPart",
     "Tokenizer",
+    "TransformersLoader",
     "VisualPart",
+    "clip_from_open_clip",
+    "clip_from_transformers",
     "cocoop_logits",
     "coop_logits",
     "embed_words",
     "encode_texts",
+    "load_clip",
+    "load_prompts",
+    "load_suspect",
     "meta_net_bias",
     "prepare_image_tower",
     "prepare_prompt_head",
     "prepare_text_tower",
     "prepare_zero_shot_head",
+    "sanity_gate",
+    "save_prompts",
+    "state_digest",
     "truncate_ids",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -17,6 +18,10 @@ from clipsec.protocols import Need
 from clipsec.results import SuspectCard
 from clipsec.scheduler import Tower
 
+if TYPE_CHECKING:
+    from clipsec.protocols import ModelLoader
+    from clipsec_registry import Registry
+
 
 @attrs.frozen(kw_only=True)
 class LoadRequest:
@@ -28,6 +33,10 @@ class LoadRequest:
     device: str = "cpu"
     max_bytes: int = 16 * 2**30
     """Refuse files that would allocate more than this."""
+    loaders: Iterable[ModelLoader] | None = None
+    """The loaders that `load_suspect` was given; a loader that needs another model asks the same ones."""
+    registry: Registry | None = None
+    """Which plugins are trusted."""
 
 
 @attrs.define(kw_only=True, eq=False, slots=False)
@@ -36,7 +45,7 @@ class Suspect:
 
     name: str
     kind: str
-    """`prompt-tuned`, `clip` or `text tower`."""
+    """`prompt-tuned`, `clip`, `text tower` or `image tower`."""
     base: ClipModel
     prompts: PromptState | None = None
     class_names: tuple[str, ...] = ()
@@ -105,7 +114,9 @@ class Suspect:
                 f"{self.name} has no class names", remedy="Name them with --classes FILE, one a line."
             )
         return self._tower(
-            "zero-shot", dtype, lambda: prepare_zero_shot_head(self.base, self.class_names, dtype, self.device)
+            "zero-shot",
+            dtype,
+            lambda: prepare_zero_shot_head(self.base, self.class_names, dtype, self.device),
         )
 
     def _tower(self, what: str, dtype: torch.dtype, make: Callable[[], Tower]) -> Tower:
