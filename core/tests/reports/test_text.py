@@ -101,6 +101,7 @@ def test_numbers(value, text):
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+@example(0.0, -0.0)
 @example(1.0, math.nextafter(1.0, 2.0))
 @example(2e8, math.nextafter(2e8, 0.0))
 def test_two_different_numbers_never_look_equal_beside_each_other(score, threshold):

@@ -19,6 +19,8 @@ MOST_BARS = 40
 CLIP = 20.0
 """Scores beyond this many thresholds end at the edge: when most classes are equal, the median absolute
 deviation is zero and one score can be a million."""
+_HUGE = 1e300
+"""So that lengths do not overflow."""
 
 
 @attrs.frozen
@@ -77,7 +79,7 @@ def chart_of(evidence: Evidence, threshold: float | None) -> Chart | None:
     low, high = _domain((evidence.score(row) for row in evidence.rows), line)
 
     def place(value: float) -> float:
-        return 100 * (min(max(value, low), high) - low) / (high - low)
+        return (min(max(value, low), high) - low) / (high - low) * 100
 
     zero = place(0.0)
     bars = []
@@ -116,8 +118,8 @@ def _domain(scores: Iterable[float | None], threshold: float | None) -> tuple[fl
     """What the axis spans: zero, the threshold, and all finite scores up to `CLIP` thresholds."""
     finite = [score for score in scores if score is not None and math.isfinite(score)]
     marks = [0.0, *finite, *([] if threshold is None else [threshold * 1.15])]
-    low, high = min(marks), max(marks)
-    if threshold:
+    low, high = max(min(marks), -_HUGE), min(max(marks), _HUGE)
+    if threshold and abs(threshold) < _HUGE:
         limit = CLIP * abs(threshold)
         low, high = max(low, -limit), min(high, limit)
     return (low, high) if high > low else (0.0, 1.0)

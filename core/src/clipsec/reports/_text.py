@@ -46,9 +46,9 @@ def number(value: float | None, digits: int = 3) -> str:
         return "\N{INFINITY}" if value > 0 else f"{_MINUS}\N{INFINITY}"
     size = math.floor(math.log10(abs(value))) if value else 0
     if not -5 <= size < 9:
-        text = f"{value:.{digits - 1}e}"
+        text = f"{value:z.{digits - 1}e}"
     else:
-        text = f"{value:,.{max(0, digits - 1 - size)}f}"
+        text = f"{value:z,.{max(0, digits - 1 - size)}f}"
     return text.replace("-", _MINUS)
 
 
@@ -64,13 +64,13 @@ def in_column(value: float | None, decimals: int) -> str:
     """A number with fixed decimals, so that a column can be compared at a glance."""
     if value is None or not math.isfinite(value):
         return number(value)
-    return f"{value:,.{decimals}f}".replace("-", _MINUS)
+    return f"{value:z,.{decimals}f}".replace("-", _MINUS)
 
 
 def figure(value: float | None) -> str:
     """A number on its own: counts without decimals, others to three digits."""
     if value is not None and math.isfinite(value) and value == round(value) and abs(value) < 1e9:
-        return f"{value:,.0f}".replace("-", _MINUS)
+        return f"{value:z,.0f}".replace("-", _MINUS)
     return number(value)
 
 
