@@ -176,6 +176,7 @@ def test_a_column_has_the_same_decimals_everywhere(values):
 
 def test_small_helpers():
     """Counts, plurals, headings and times."""
+    assert (figure(0.25, "null_success_rate"), figure(0.25, "accurate")) == ("25\u202f%", "0.250")
     assert (figure(3.0), figure(3.123), figure(math.inf)) == ("3", "3.12", "∞")
     assert (plural(1, "class", "classes"), plural(25, "class", "classes"), plural(2, "check")) == (
         "1 class",

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from clipsec.reports._text import decimals_for, in_column
+from clipsec.reports._text import decimals_for, in_column, is_rate, percent
 from clipsec.results import ClassEvidence, Verdict
 
 SCORE, SUCCESS = "score", "success_rate"
@@ -22,13 +22,17 @@ class Evidence:
     other_keys: tuple[str, ...]
     """Further measures, without score and success rate."""
     has_success: bool
+    has_interval: bool
     target_index: int | None
     decimals: dict[str, int]
     """By measure: the decimals that its column is shown with."""
 
     def text(self, row: ClassEvidence, key: str | None) -> str:
         """One measure of a class as its column shows it; a dash if the class lacks it."""
-        return "" if key is None else in_column(row.measures.get(key), self.decimals[key])
+        if key is None:
+            return ""
+        value = row.measures.get(key)
+        return percent(value) if is_rate(key) else in_column(value, self.decimals[key])
 
     def score(self, row: ClassEvidence) -> float | None:
         """The class's score, None if it has none."""
@@ -57,6 +61,7 @@ def evidence_of(verdict: Verdict) -> Evidence:
         score_key=score_key,
         other_keys=tuple(key for key in keys if key not in (score_key, SUCCESS)),
         has_success=SUCCESS in keys,
+        has_interval=any(row.success_interval is not None for row in verdict.evidence),
         target_index=verdict.target_index,
         decimals={key: decimals_for(row.measures.get(key) for row in verdict.evidence) for key in keys},
     )

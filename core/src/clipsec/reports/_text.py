@@ -67,8 +67,15 @@ def in_column(value: float | None, decimals: int) -> str:
     return f"{value:z,.{decimals}f}".replace("-", _MINUS)
 
 
-def figure(value: float | None) -> str:
-    """A number on its own: counts without decimals, others to three digits."""
+def is_rate(key: str) -> bool:
+    """Whether a measure is a rate by its name, such as `null_success_rate`, and so shown as per cent."""
+    return key == "rate" or key.endswith("_rate")
+
+
+def figure(value: float | None, key: str = "") -> str:
+    """A number on its own: counts without decimals, rates as per cent, others to three digits."""
+    if is_rate(key):
+        return percent(value)
     if value is not None and math.isfinite(value) and value == round(value) and abs(value) < 1e9:
         return f"{value:z,.0f}".replace("-", _MINUS)
     return number(value)
