@@ -666,6 +666,21 @@ def an_empty_file(kit: Any) -> Path:
     return kit.bytes_as("open_clip_model.safetensors", b"")  # type: ignore[no-any-return]
 
 
+@case(ModelError, "holds no learned prompts")
+def prompts_in_a_folder_that_links_to_itself(kit: Any) -> Path:
+    record = {"format": "clipsec prompt-tuned delivery", "version": 1, "class_names": ["cat", "dog"]}
+    (kit.folder / "clipsec.json").write_text(json.dumps(record))
+    (kit.folder / "prompt_learner").symlink_to(kit.folder / "prompt_learner")
+    return kit.folder  # type: ignore[no-any-return]
+
+
+@case(MalformedModelError, "weights is not a short text")
+def prompts_at_an_impossible_path(kit: Any) -> Path:
+    record = {"format": "clipsec prompt-tuned delivery", "version": 1, "weights": "prompt_learner/\0x"}
+    (kit.folder / "clipsec.json").write_text(json.dumps(record))
+    return kit.folder  # type: ignore[no-any-return]
+
+
 @case(ModelError, "there is no")
 def a_link_to_nothing(kit: Any) -> Path:
     (kit.open_clip() / "open_clip_model.safetensors").symlink_to("nowhere")

@@ -99,7 +99,7 @@ def _text(value: Mapping[str, Any], key: str, where: str) -> str:
     text = value.get(key)
     if text is None:
         return ""
-    if not isinstance(text, str) or len(text) > 1000:
+    if not isinstance(text, str) or len(text) > 1000 or not text.isprintable():
         raise MalformedModelError(f"{where}: {key} is not a short text", remedy=_ASK)
     return text
 

@@ -26,7 +26,8 @@ LOGIT_SCALES = (1.0, 200.0)
 """CLIP clamps its scale to 100; SigLIP's published ones are near 117."""
 DISTINCT = 1e-4
 """Smallest relative distance between the features of two different inputs. Rounding in fp32 gives about
-1e-6; the least that untrained ViTs of a few layers show between noise and a flat colour is about 1e-2."""
+1e-6; of the synthetic pictures below the two nearest are 0.028 apart in an untrained RN50, 0.32 in an
+untrained ViT-B/32, 0.26 in a trained EfficientNet."""
 CHANCE_LEVEL = 1e-3
 """How improbable the matches of pictures and texts must be under guessing."""
 

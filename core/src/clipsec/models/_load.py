@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+import torch
 
-from clipsec.errors import ClipsecError, ModelError, UnsupportedModelError
+from clipsec.errors import ClipsecError, ModelError, UnsupportedModelError, UsageError
 from clipsec.models._open_clip import OpenClipLoader
 from clipsec.models._prompt_tuned import PromptTunedLoader
 from clipsec.models._suspect import LoadRequest, Suspect
@@ -51,8 +52,14 @@ def load_suspect(
     trusted.
 
     Nothing in the files is executed. Raises `UnsupportedModelError` when no loader knows the spec, any other
-    `ModelError` when one does and cannot load it, `UsageError` when it needs to be told more.
+    `ModelError` when one does and cannot load it, `UsageError` for a spec or a device that cannot be.
     """
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"there is no device {printable(device, 60)}", remedy="Say cpu, cuda or cuda:0."
+        ) from error
     request = LoadRequest(
         base=base,
         class_names=None if class_names is None else tuple(class_names),
@@ -163,7 +170,8 @@ def _unknown(spec: str, loaders: _Loaders) -> ClipsecError:
     if os.path.isdir(spec):
         return UnsupportedModelError(
             f"nothing in {shown} is known here; looked for {_LOOKED_FOR}.{failed}",
-            remedy="Name the folder that holds one of these, or install the plugin that reads it.",
+            remedy="Name the folder that holds one of these, or install the plugin that reads it; "
+            "transformers:FOLDER says why a config.json is not enough.",
         )
     if ":" in spec and os.sep not in spec.partition(":")[0]:
         return UnsupportedModelError(

@@ -45,9 +45,6 @@ from clipsec_registry import printable
 LEARNER_FOLDER = "prompt_learner"
 BEST = "model-best.pth.tar"
 TWIN = "model.safetensors"
-PROMPT_LIMIT = 2**30
-"""Bytes. Class-specific contexts of 1000 classes have 33 MB; the saved tokens of 21,000 classes 3 GB in
-fp32 would not pass, and are not needed."""
 
 _PREFIX = "prompt-tuned:"
 _EPOCH = re.compile(r"model\.pth\.tar-(\d{1,9})")
@@ -78,7 +75,7 @@ class PromptTunedLoader:
         if not os.path.isdir(folder):
             raise ModelError(f"there is no folder {shown_path(folder)}", remedy="Check the path.")
         delivery = read_delivery(folder)
-        prompts, tokens, files, notes = _read(folder, delivery, request.class_names)
+        prompts, tokens, files, notes = _read(folder, delivery, request.class_names, request.max_bytes)
         base_spec = request.base or _beside(folder, delivery.base)
         if not base_spec:
             raise ModelError(
@@ -108,7 +105,7 @@ def load_prompts(folder: Path | str, *, class_names: tuple[str, ...] | None = No
     `class_names` stands in for, or overrides, those of the delivery. Raises like `PromptTunedLoader.load`.
     """
     folder = Path(folder)
-    return _read(folder, read_delivery(folder), class_names)[0]
+    return _read(folder, read_delivery(folder), class_names, LoadRequest().max_bytes)[0]
 
 
 def _found(folder: Path) -> list[Path]:
@@ -132,23 +129,23 @@ def _found(folder: Path) -> list[Path]:
 
 
 def _read(
-    folder: Path, delivery: Delivery, given: tuple[str, ...] | None
+    folder: Path, delivery: Delivery, given: tuple[str, ...] | None, max_bytes: int
 ) -> tuple[PromptState, dict[str, Tensor], dict[str, str], tuple[str, ...]]:
     found = _found(folder)
     if delivery.weights:
-        named = (folder / delivery.weights).resolve()
-        if not named.is_relative_to(folder.resolve()):
+        named = folder / os.path.normpath(delivery.weights)
+        if os.path.isabs(delivery.weights) or not named.resolve().is_relative_to(folder.resolve()):
             raise MalformedModelError(
                 f"{DELIVERY_NAME} refers to weights outside the delivery: {printable(delivery.weights, 80)}",
                 remedy="Ask the vendor for a delivery in one folder.",
             )
-        found = [named, *(path for path in found if path.resolve() != named)]
+        found = [named, *(path for path in found if path != named)]
     if not found:
         raise ModelError(
             f"{shown_path(folder)} holds no learned prompts ({LEARNER_FOLDER}/{BEST} or model.pth.tar-EPOCH)",
             remedy="Name the folder that holds prompt_learner/.",
         )
-    weights, notes = _read_one_of(found)
+    weights, notes = _read_one_of(found, max_bytes)
     tensors = _without_prefix(weights.tensors)
     names = given or delivery.class_names or listed_class_names(folder)
     if not names:
@@ -163,19 +160,19 @@ def _read(
     )
     tokens = {name: tensors[name] for name in TOKENS if name in tensors}
     check_token_shapes(tokens, prompts)
-    files = {f"{found[0].parent.name}/{name}": digest for name, digest in weights.files.items()}
+    files = {found[0].relative_to(folder).as_posix(): digest for digest in weights.files.values()}
     if os.path.lexists(folder / DELIVERY_NAME):
         with open_regular(folder / DELIVERY_NAME) as opened:
             files[DELIVERY_NAME] = opened.sha256()
     return prompts, tokens, files, notes
 
 
-def _read_one_of(found: list[Path]) -> tuple[Weights, tuple[str, ...]]:
-    first = read_weights(found[0], max_bytes=PROMPT_LIMIT)
+def _read_one_of(found: list[Path], max_bytes: int) -> tuple[Weights, tuple[str, ...]]:
+    first = read_weights(found[0], max_bytes=max_bytes)
     twins = [path for path in found if path.suffix == ".safetensors" and path != found[0]]
     if twins:
         # Two forms of one file must be one model, or an audit of the one says nothing about the other.
-        second = read_weights(twins[0], max_bytes=PROMPT_LIMIT)
+        second = read_weights(twins[0], max_bytes=max_bytes)
         if not _same(first.tensors, second.tensors):
             raise MalformedModelError(
                 f"{found[0].name} and {twins[0].name} hold different prompts",

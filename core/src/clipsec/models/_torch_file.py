@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import threading
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -25,6 +26,8 @@ DIRECTORY_LIMIT = 64 * 2**20
 _END = b"PK\x05\x06"
 _END64_LOCATOR = b"PK\x06\x07"
 _END64 = b"PK\x06\x06"
+_LOADING = threading.Lock()
+"""What `safe_globals` allows is known to the whole process: one file at a time."""
 _LEGACY_PICKLES = 5
 """Before torch 1.6: magic number, protocol, machine, the object, the keys of its storages; then their
 bytes."""
@@ -53,7 +56,7 @@ def load_torch(opened: Opened) -> Any:
     try:
         # A stand-in is named by the path of the class it replaces; that class itself is never imported.
         stand_ins: Any = [(_stand_in(name), name) for name in sorted(scan.bookkeeping)]
-        with warnings.catch_warnings(), safe_globals(stand_ins):
+        with _LOADING, warnings.catch_warnings(), safe_globals(stand_ins):
             warnings.simplefilter("ignore")
             value = torch.load(str(opened.path), map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
@@ -153,7 +156,8 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int, what: str) -> 
     if f"{root}/constants.pkl" in by_name or any(name.startswith(f"{root}/code/") for name in by_name):
         raise UnsafeModelError(
             f"{what} is a TorchScript archive: it holds a program, and loading it runs the program",
-            remedy="Ask the vendor for the weights alone, as safetensors (the state dict of the model).",
+            remedy="Ask the vendor for the weights alone, as safetensors (the model's state dict); OpenAI's "
+            "own are open_clip:NAME-quickgelu@openai.",
         )
     total = 0
     for member in members:

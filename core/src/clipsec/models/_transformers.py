@@ -67,17 +67,14 @@ class TransformersLoader:
     api_version: ClassVar[str] = API_VERSION
 
     def matches(self, spec: str) -> bool:
-        """Whether the spec has the prefix, or names a folder with a `config.json` of CLIP or SigLIP."""
+        """Whether the spec has the prefix, or names a folder with a `config.json` of CLIP or SigLIP.
+
+        Raises `ModelError` when there is a `config.json` that cannot be read.
+        """
         if spec.startswith(_PREFIX):
             return True
         path = Path(spec) / CONFIG_NAME
-        if not os.path.isfile(path):
-            return False
-        try:
-            config = read_json(path)
-        except ModelError:
-            return True  # so that loading says what is wrong with it
-        return _class_name(config) is not None or "model_type" in config or "architectures" in config
+        return os.path.isfile(path) and _class_name(read_json(path)) is not None
 
     def load(self, spec: str, request: LoadRequest) -> Suspect:
         """A suspect: a dual encoder, a text tower or an image tower. Raises `ModelError` with a remedy."""

@@ -74,7 +74,8 @@ def reduced(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             section = {**_section(config, name, where), **_section(config, f"{name}_dict", where)}
             kept[name] = _pick(section, rules, f"{where}: {name}")
         return kept
-    return _pick(config, _TEXT | _VISION, where)
+    rules = _VISION if "image_size" in config or "patch_size" in config else _TEXT
+    return _pick(config, rules, where)
 
 
 def _section(config: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:

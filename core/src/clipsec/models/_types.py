@@ -33,7 +33,8 @@ class VisualPart:
     library: str
     """`open_clip` or `transformers`; decides how the tower is prepared."""
     digest: str
-    """Digest of this tower's weights alone: prompt-tuned models that share a base share it."""
+    """Digest of this tower's weights and of what they do not show (activation, heads, normalisation):
+    prompt-tuned models that share a base share it."""
 
 
 class Tokenizer(Protocol):
@@ -66,7 +67,8 @@ class ClipModel:
     activation: str
     """`gelu`, `quick_gelu`, ...: a silent mismatch is the best-known way to mis-load a CLIP."""
     digest: str
-    """sha256 over all weight tensors in canonical order; independent of file format."""
+    """sha256 over all weight tensors in canonical order, and over what they do not show (activation, heads,
+    preprocessing, tokenizer); independent of file format, names of files and storage precision."""
     visual: VisualPart | None
     text: TextPart | None
     logit_scale: float = 100.0
@@ -87,7 +89,8 @@ class PromptState:
     ctx: Tensor
     """Context vectors `[n_ctx, width]`, shared by all classes, or `[n_classes, n_ctx, width]` (CoOp CSC)."""
     meta_net: dict[str, Tensor] | None
-    """CoCoOp: `linear1.weight [h, embed]`, `linear1.bias [h]`, `linear2.weight [width, h]`, `linear2.bias`."""
+    """CoCoOp: `linear1.weight [h, embed]`, `linear1.bias [h]`, `linear2.weight [width, h]`, `linear2.bias`
+    `[width]`."""
     class_names: tuple[str, ...]
     digest: str
     class_token_position: str = "end"

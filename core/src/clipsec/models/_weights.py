@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -28,8 +27,6 @@ class Weights:
     tensors: dict[str, Tensor]
     files: dict[str, str]
     """File name -> sha256 of the whole file."""
-    extras: dict[str, Any] = attrs.field(factory=dict)
-    """What lay beside the state dict in a checkpoint, by its plain name: numbers and texts only."""
 
     @property
     def source(self) -> str:
@@ -45,13 +42,12 @@ def read_weights(path: Path, *, max_bytes: int) -> Weights:
     Raises `ModelError`, `MalformedModelError` or `UnsafeModelError`; see `_files`, `_safetensors` and
     `_torch_file`.
     """
-    extras: dict[str, Any] = {}
     with open_regular(path, max_bytes=max_bytes) as opened:
         head = opened.file.read(512)
         if looks_like_safetensors(head, opened.size) or path.suffix == ".safetensors":
             tensors, _ = load_safetensors(opened)
         elif _looks_like_torch(head):
-            tensors, extras = _state_dict(load_torch(opened), shown_path(path))
+            tensors = _state_dict(load_torch(opened), shown_path(path))
         else:
             raise MalformedModelError(
                 f"{shown_path(path)} is neither safetensors nor a file of torch.save",
@@ -66,7 +62,7 @@ def read_weights(path: Path, *, max_bytes: int) -> Weights:
             )
         digest = opened.sha256()
         opened.check_unchanged()
-    return Weights(_unwrapped(tensors), {path.name: digest}, extras)
+    return Weights(_unwrapped(tensors), {path.name: digest})
 
 
 def read_sharded(index: Path, *, max_bytes: int) -> Weights:
@@ -109,14 +105,8 @@ def _looks_like_torch(head: bytes) -> bool:
     return head.startswith((b"PK\x03\x04", b"\x80", b"c", b"(", b"]", b"}")) or head[257:262] == b"ustar"
 
 
-def _state_dict(value: object, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    extras: dict[str, Any] = {}
+def _state_dict(value: object, what: str) -> dict[str, Tensor]:
     if isinstance(value, Mapping) and isinstance(value.get("state_dict"), Mapping):
-        extras = {
-            key: item
-            for key, item in value.items()
-            if isinstance(key, str) and type(item) in (int, float, str, bool)
-        }
         value = value["state_dict"]
     if not isinstance(value, Mapping) or not value:
         raise MalformedModelError(
@@ -130,7 +120,7 @@ def _state_dict(value: object, what: str) -> tuple[dict[str, Tensor], dict[str, 
                 remedy="Save the model's state_dict() alone, as safetensors if you can.",
             )
         tensors[name] = _plain(name, tensor, what)
-    return tensors, extras
+    return tensors
 
 
 def _plain(name: str, tensor: Tensor, what: str) -> Tensor:

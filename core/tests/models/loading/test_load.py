@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipsec.errors import ModelError, UnsupportedModelError
+from clipsec.errors import ModelError, UnsupportedModelError, UsageError
 from clipsec.models import LoadRequest, OpenClipLoader, PromptTunedLoader, Suspect, load_clip, load_suspect
 from clipsec_registry import Registry
 
@@ -81,6 +81,12 @@ def test_unknown_specs(
         load_suspect(spec)
     assert remedy in caught.value.remedy
     assert caught.value.exit_code == 2
+
+
+def test_a_device_that_does_not_exist(base: Path) -> None:
+    """A wrong device is the command line's fault, and is noticed before anything is read."""
+    with pytest.raises(UsageError, match="there is no device abacus"):
+        load_suspect(base, device="abacus")
 
 
 def test_files_and_folders_that_say_too_little(tmp_path: Path) -> None:

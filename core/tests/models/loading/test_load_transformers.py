@@ -272,6 +272,16 @@ def test_configurations_that_cannot_be_loaded(
         load_suspect(f"transformers:{folder}")
 
 
+def test_other_folders_are_left_to_other_loaders(tmp_path: Path) -> None:
+    """A config.json of something else is left to whoever may know it; a broken one is reported."""
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ChineseCLIPModel"]}))
+    with pytest.raises(UnsupportedModelError, match="is known here"):
+        load_suspect(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(MalformedModelError, match="not valid JSON"):
+        load_suspect(tmp_path)
+
+
 def test_a_folder_without_weights_is_named(saved: Any, tmp_path: Path) -> None:
     """The error lists the file names that were looked for."""
     folder, _ = saved("CLIPModel")
