@@ -124,6 +124,7 @@ def _agrees_with_stock(part: VisualPart, device: torch.device) -> bool:
     return agree(prepared, stock) and bool((cosine > GRADIENT_COSINE).all())
 
 
+@torch.enable_grad()  # callers may prepare a tower inside no_grad
 def _with_gradient(encode: Encoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
     rows = pixels.requires_grad_()
     features = encode(rows)
