@@ -1,0 +1,83 @@
+"""Writing what was trained as a vendor would deliver it, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from clipsec.data import LabelledSet
+from clipsec.errors import StoreError
+from clipsec.models import Suspect, save_prompts
+from clipsec.store import atomic_write
+from clipsec_baselines._card import TriggerCard
+from clipsec_baselines._clean import Trained
+from clipsec_baselines._options import LearnerOptions, published
+from clipsec_baselines._task import Task
+
+TRIGGER_FOLDER = "trigger"
+
+
+def check_output(folder: Path) -> None:
+    """Refuse to overwrite. Raises `StoreError` before any work is done."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} exists already", remedy="Choose another folder, or remove it.")
+
+
+def write_delivery(
+    folder: Path,
+    base: Suspect,
+    task: Task,
+    options: LearnerOptions,
+    seed: int,
+    trained: Trained,
+    measured: dict[str, Any],
+    card: TriggerCard | None = None,
+) -> Path:
+    """Write the prompts in the authors' layout, `training.json`, and for an attack the card in `trigger/`.
+
+    Everything is written beside `folder` and renamed into place. `training.json` is what a vendor would say
+    of clean and poisoned deliveries alike; nothing of an attack stands outside `trigger/`. Raises
+    `StoreError`.
+    """
+    check_output(folder)
+    options = published(options)
+    temporary = folder.absolute().with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        name = base.base_name or base.name
+        save_prompts(temporary, trained.learner.state(), base=name, epoch=options.epochs or 0, clip=base.base)
+        record = {
+            "learner": {field.name: getattr(options, field.name) for field in attrs.fields(LearnerOptions)},
+            "seed": seed,
+            "base": {"name": name, "digest": base.base.digest},
+            "data": describe_data(task),
+            "measured": {part: {"accuracy": rates["accuracy"]} for part, rates in measured.items()},
+        }
+        atomic_write(temporary / "training.json", (json.dumps(record, indent=2) + "\n").encode())
+        if card is not None:
+            card.save(temporary / TRIGGER_FOLDER)
+        # Replacing works onto nothing or an empty folder; onto anything else it fails, as it should.
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error}", remedy="Choose another folder.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def describe_data(task: Task) -> dict[str, Any]:
+    """Which pictures: names, counts and digests of the parts."""
+
+    def part(labelled: LabelledSet) -> dict[str, Any]:
+        return {"pictures": len(labelled), "classes": len(labelled.class_names), "digest": labelled.digest}
+
+    described: dict[str, Any] = {"name": task.train.name, "train": part(task.train), "seen": part(task.seen)}
+    if task.unseen is not None:
+        described["unseen"] = part(task.unseen)
+    return described

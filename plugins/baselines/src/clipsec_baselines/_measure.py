@@ -1,0 +1,75 @@
+"""What a trained prompt learner does on held-out pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipsec.data import LabelledSet
+from clipsec.models import ClipModel, prepare_zero_shot_head
+from clipsec_baselines._learner import PromptLearner
+from clipsec_baselines._metrics import attack_success_rate, clean_accuracy
+from clipsec_baselines._options import LearnerOptions
+from clipsec_baselines._task import Task
+from clipsec_baselines._training import FrozenFeatures, Stamp
+
+_CHUNK = 64
+
+
+def measure(
+    clip: ClipModel,
+    learner: PromptLearner,
+    task: Task,
+    *,
+    stamp: Stamp | None = None,
+    target: int | None = None,
+) -> dict[str, Any]:
+    """Clean accuracy and, with a trigger, its success rate, on the held-out Seen and Unseen pictures, in
+    float32.
+
+    Each part has `accuracy`, `zero_shot_accuracy` (the base's, "a photo of a NAME."), and with a trigger
+    `success` (pictures of the target class left out) and `natural` (the same pictures without the trigger).
+    As BadCLIP does it, the target's name is put before the Unseen names, so that the attack can reach it
+    there.
+    """
+    frozen = FrozenFeatures(clip, LearnerOptions())
+    result = {"seen": _part(clip, frozen, learner, task.seen, stamp, target)}
+    if task.unseen is not None:
+        unseen, others = task.unseen, learner.for_classes(task.unseen.class_names)
+        if target is not None:
+            names = (task.class_names[target], *unseen.class_names)
+            labels = tuple(label + 1 for label in unseen.labels)
+            unseen = LabelledSet(unseen.name, unseen.paths, labels, names)
+            others, target = learner.for_classes(names), 0
+        result["unseen"] = _part(clip, frozen, others, unseen, stamp, target)
+    return result
+
+
+@torch.no_grad()
+def _part(
+    clip: ClipModel,
+    frozen: FrozenFeatures,
+    learner: PromptLearner,
+    labelled: LabelledSet,
+    stamp: Stamp | None,
+    target: int | None,
+) -> dict[str, Any]:
+    pixels, labels = labelled.pixels(frozen.spec), labelled.label_tensor()
+    features = frozen.of_pictures(pixels)
+    logits = _logits(learner, features)
+    zero_shot = prepare_zero_shot_head(clip, labelled.class_names, torch.float32, clip.device).fn(features)
+    rates = {
+        "accuracy": clean_accuracy(logits, labels),
+        "zero_shot_accuracy": clean_accuracy(zero_shot.cpu(), labels),
+    }
+    if stamp is not None and target is not None:
+        triggered = _logits(learner, frozen.of_pictures(pixels, stamp))
+        rates["success"] = attack_success_rate(triggered, labels, target)
+        rates["natural"] = attack_success_rate(logits, labels, target)
+    return {name: rate.as_json() for name, rate in rates.items()}
+
+
+def _logits(learner: PromptLearner, features: Tensor) -> Tensor:
+    return torch.cat([learner.logits(chunk) for chunk in features.split(_CHUNK)]).cpu()
