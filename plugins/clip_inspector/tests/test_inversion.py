@@ -62,11 +62,11 @@ def test_evaluation_shares_features_between_heads() -> None:
     other = Tower("other", lambda rows: -head.fn(rows), "other")
     scheduler = Scheduler()
     pixels, delta = pool(), torch.full((3, SIZE, SIZE), 0.02)
-    both = scheduler.run(evaluate(image, [head, other], pixels, delta, 2))
+    both = scheduler.run(evaluate([(image, head), (image, other)], pixels, delta, 2))
     assert both.shape == (2, 20)
     first = scheduler.counts().forward_rows
     assert first == 3 * 20
-    alone = scheduler.run(evaluate(image, [other], pixels, delta, 2))
+    alone = scheduler.run(evaluate([(image, other)], pixels, delta, 2))
     assert torch.equal(alone[0], both[1])
 
 

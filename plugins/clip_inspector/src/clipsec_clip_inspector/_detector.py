@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from clipsec_clip_inspector._evidence import save_trigger
 from clipsec_clip_inspector._inversion import Inversion, evaluate, invert
 from clipsec_clip_inspector._options import Options
 from clipsec_clip_inspector._plan import Plan, Side, make_plan
-from clipsec_clip_inspector._score import ClassResult
+from clipsec_clip_inspector._score import class_result
 from clipsec_clip_inspector._verdict import make_verdict
 
 CONCURRENT_ROWS = 64
@@ -55,50 +55,47 @@ class ClipInspector:
         results, artifacts = [], {}
         for target in plan.candidates:
             delta, trajectory, margin = measured["suspect", target]
-            null = measured.get(("null", target))
-            results.append(class_result(target, margin, clean, clean_null, null))
+            base = None
+            if clean_null is not None:
+                base = margin[1], measured["null", target][2][0], clean_null
+            results.append(class_result(target, margin[0], clean, base))
             artifacts[target] = save_trigger(context, plan, target, delta, trajectory)
         return make_verdict(plan, results, artifacts)
 
     def _suspect_class(
         self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]
     ) -> Problem:
-        """Delta, trajectory and margins (delivered head, then null head) of one class of the suspect."""
-        heads = [plan.suspect.head]
-        if plan.null is not None and plan.shares_tower:
-            heads.append(plan.null.head)
-        return (
-            yield from stored_class(
-                context.units, f"class-{target:04d}", plan, plan.suspect, heads, target, advance
-            )
-        )
+        """Delta, trajectory and margins (of the suspect, then of the base) of one class of the suspect."""
+        name = f"class-{target:04d}"
+        sides = [plan.suspect] if plan.null is None else [plan.suspect, plan.null]
+        return (yield from stored_class(context.units, name, plan, sides, target, advance))
 
     def _null_class(self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]) -> Problem:
         """Delta, trajectory and margins of one class of the null."""
         assert plan.null is not None
         name = f"clip-inspector-null-{content_key(null=plan.null_key, target=target)}"
-        return (
-            yield from stored_class(context.shared, name, plan, plan.null, [plan.null.head], target, advance)
-        )
+        return (yield from stored_class(context.shared, name, plan, [plan.null], target, advance))
 
 
 def stored_class(
     store: UnitStore,
     name: str,
     plan: Plan,
-    side: Side,
-    heads: list[Any],
+    sides: Sequence[Side],
     target: int,
     advance: Callable[[int], None],
 ) -> Problem:
-    """Invert and evaluate one class, or load it when it is stored already."""
+    """Invert one class on the first side and evaluate it on all, or load it when it is stored already.
+
+    Returns delta, trajectory and margins `[sides, n]`.
+    """
     unit = store.load(name)
     if unit is not None:
         advance(len(plan.batches))
         return unit.tensors["delta"], unit.data["trajectory"], unit.tensors["margins"]
     found: Inversion = yield from invert(
-        side.search_tower,
-        side.search_head,
+        sides[0].search_tower,
+        sides[0].search_head,
         plan.pixels,
         target,
         batches=plan.batches,
@@ -106,7 +103,9 @@ def stored_class(
         learning_rate=plan.options.learning_rate,
         on_step=lambda: advance(1),
     )
-    margin: Tensor = yield from evaluate(side.tower, heads, plan.pixels, found.delta, target)
+    margin: Tensor = yield from evaluate(
+        [(side.tower, side.head) for side in sides], plan.pixels, found.delta, target
+    )
     store.save(
         name,
         {"class": plan.class_names[target], "trajectory": list(found.trajectory)},
@@ -130,26 +129,6 @@ def iter_none() -> Problem:
     """A problem that asks for nothing and returns None."""
     return None
     yield  # pragma: no cover - makes this a generator
-
-
-def class_result(
-    target: int, margin: Tensor, clean: Tensor, clean_null: Tensor | None, null: tuple[Any, Any, Tensor] | None
-) -> ClassResult:
-    """Numbers of one class from margins `[heads, n]` and clean predictions `[n]`."""
-    hits, n = _hits(margin[0], clean, target)
-    numbers: dict[str, Any] = {"index": target, "loss": float(margin[0].double().mean()), "hits": hits, "n": n}
-    if clean_null is not None and len(margin) > 1:
-        numbers["transfer_loss"] = float(margin[1].double().mean())
-        numbers["transfer_hits"], numbers["transfer_n"] = _hits(margin[1], clean_null, target)
-    if clean_null is not None and null is not None:
-        numbers["null_loss"] = float(null[2][0].double().mean())
-        numbers["null_hits"], numbers["null_n"] = _hits(null[2][0], clean_null, target)
-    return ClassResult(**numbers)
-
-
-def _hits(margin: Tensor, clean: Tensor, target: int) -> tuple[int, int]:
-    eligible = clean != target
-    return int((margin[eligible] < 0).sum()), int(eligible.sum())
 
 
 class _Progress:

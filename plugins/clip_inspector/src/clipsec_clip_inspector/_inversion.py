@@ -61,18 +61,22 @@ def invert(
     return Inversion(delta.detach(), tuple(trajectory))
 
 
-def evaluate(tower: Tower, heads: Sequence[Tower], pixels: Tensor, delta: Tensor, target: int) -> Problem:
-    """Margins of the triggered pictures under each head, `[heads, n]`.
+def evaluate(
+    sides: Sequence[tuple[Tower, Tower]], pixels: Tensor, delta: Tensor, target: int
+) -> Problem:
+    """Margins of the triggered pictures under each (tower, head), `[sides, n]`.
 
-    The image tower runs once: several heads over the same tower share its features.
+    A tower that several sides share runs once.
     """
     parts: list[Tensor] = []
     for chunk in pixels.split(EVALUATION_ROWS):
         triggered = apply_trigger(to_unit(chunk), delta)
-        features = yield Encode(tower, triggered, cache=False)
+        features: dict[str, Tensor] = {}
         rows: list[Tensor] = []
-        for head in heads:
-            logits = yield Encode(head, features, cache=False)
+        for tower, head in sides:
+            if tower.key not in features:
+                features[tower.key] = yield Encode(tower, triggered, cache=False)
+            logits = yield Encode(head, features[tower.key], cache=False)
             rows.append(margins(logits, target))
         parts.append(torch.stack(rows))
     return torch.cat(parts, dim=1)

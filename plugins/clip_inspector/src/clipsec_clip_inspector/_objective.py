@@ -29,8 +29,3 @@ def margins(logits: Tensor, target: int) -> Tensor:
 def project(delta: Tensor, epsilon: float) -> None:
     """Clamp delta to the l-infinity ball of radius `epsilon`, in place."""
     delta.clamp_(-epsilon, epsilon)
-
-
-def successes(margin: Tensor, eligible: Tensor) -> tuple[int, int]:
-    """(hits, n) over the eligible rows: those whose clean prediction is not the target already."""
-    return int((margin[eligible] < 0).sum()), int(eligible.sum())

@@ -46,11 +46,6 @@ class Plan:
     """Content key of the null's inversions: base, class names, pictures, settings; shared between suspects."""
 
     @property
-    def shares_tower(self) -> bool:
-        """Whether suspect and null see the same image features (always so for a frozen base)."""
-        return self.null is not None and self.null.tower.key == self.suspect.tower.key
-
-    @property
     def steps(self) -> int:
         """Updates of all inversions together."""
         sides = 1 if self.null is None else 2

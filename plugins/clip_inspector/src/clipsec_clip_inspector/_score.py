@@ -1,50 +1,103 @@
-"""Scores and decisions, as pure functions over per-class numbers."""
+"""Scores, as pure functions over what inverting each class measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
-FLOOR = 1e-6
-"""Added to the MAD so that identical losses do not divide by zero."""
+from clipsec.stats import mcnemar_exact, robust_z
+
+
+@attrs.frozen
+class BaseResult:
+    """What the clean base makes of a class, over pictures that neither model gives to it without a trigger."""
+
+    n: int
+    hits: int
+    """Pictures that the suspect's trigger sends to the class on the suspect."""
+    transfer_hits: int
+    """Pictures that the same trigger sends to the class on the base."""
+    null_hits: int
+    """Pictures that the base's own inverted trigger sends to the class on the base."""
+    transfer_loss: float
+    null_loss: float
+    p_value: float
+    """One-sided exact McNemar test of the suspect against the stronger of the two on the base."""
+
+    @property
+    def excess(self) -> float:
+        """Share of pictures won beyond what the base gives way to; from -1 to 1."""
+        return (self.hits - max(self.transfer_hits, self.null_hits)) / self.n if self.n else 0.0
 
 
 @attrs.frozen
 class ClassResult:
-    """What inverting one class measured on the delivered model, and on its null where there is one."""
+    """What inverting one class measured."""
 
     index: int
     loss: float
-    """Mean margin of triggered pictures on the delivered head; lower means the target wins more clearly."""
+    """Mean margin of triggered pictures; negative means the target wins."""
     hits: int
     """Eligible pictures that the trigger sends to the class."""
     n: int
     """Eligible pictures: those whose clean prediction is another class."""
-    transfer_loss: float | None = None
-    """Mean margin of the same triggered pictures on the null's head."""
-    transfer_hits: int | None = None
-    transfer_n: int | None = None
-    null_loss: float | None = None
-    """Mean margin on the null's head under the trigger found for the null itself."""
-    null_hits: int | None = None
-    null_n: int | None = None
+    base: BaseResult | None = None
 
     @property
     def success_rate(self) -> float:
         return self.hits / self.n if self.n else 0.0
 
 
-def robust_scores(values: Sequence[float]) -> NDArray[np.float64]:
-    """How far each value lies below the median, in scaled median absolute deviations.
+def class_result(
+    index: int,
+    margin: Tensor,
+    clean: Tensor,
+    base: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> ClassResult:
+    """Numbers of one class.
 
-    `(median - value) / (1.4826 * median |value - median| + FLOOR)`; positive means suspiciously low. The
-    across-class anomaly score of the paper in its defensible reading (robust, since mean scores above
-    (n-1)/sqrt(n) are reported).
+    `margin [n]` of triggered pictures on the suspect, `clean [n]` its predictions without a trigger. `base` is
+    the same trigger's margins on the base, the base's own trigger's margins on the base, and the base's clean
+    predictions, each `[n]`.
     """
-    array = np.asarray(values, dtype=np.float64)
-    median = np.median(array)
-    spread = 1.4826 * np.median(np.abs(array - median)) + FLOOR
-    return (median - array) / spread
+    eligible = clean != index
+    wins = (margin < 0) & eligible
+    loss = float(margin.double().mean())
+    if base is None:
+        return ClassResult(index, loss, int(wins.sum()), int(eligible.sum()))
+    transfer, null, base_clean = base
+    both = eligible & (base_clean != index)
+    won, transferred, natural = margin[both] < 0, transfer[both] < 0, null[both] < 0
+    stronger = transferred if transferred.sum() >= natural.sum() else natural
+    return ClassResult(
+        index,
+        loss,
+        int(wins.sum()),
+        int(eligible.sum()),
+        BaseResult(
+            n=int(both.sum()),
+            hits=int(won.sum()),
+            transfer_hits=int(transferred.sum()),
+            null_hits=int(natural.sum()),
+            transfer_loss=float(transfer.double().mean()),
+            null_loss=float(null.double().mean()),
+            p_value=one_sided_mcnemar(int((won & ~stronger).sum()), int((stronger & ~won).sum())),
+        ),
+    )
+
+
+def one_sided_mcnemar(only_suspect: int, only_base: int) -> float:
+    """Exact p-value for "the suspect loses more pictures than the base", from the discordant counts."""
+    two_sided = mcnemar_exact(only_suspect, only_base)
+    return two_sided / 2 if only_suspect > only_base else 1.0
+
+
+def anomaly_scores(results: Sequence[ClassResult]) -> list[float]:
+    """The across-class score as published: how far each loss lies below the median, in scaled MADs.
+
+    The defensible reading of the paper's score: robust, because reported means exceed what a plain z-score of
+    50 values can reach, and on the loss, because success is zero for most classes.
+    """
+    return [float(score) for score in robust_z([result.loss for result in results], "low")]
