@@ -32,9 +32,10 @@ def prepare_module(module: nn.Module, dtype: torch.dtype, device: torch.device) 
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether a tower has convolutions other than a ViT's patch embedding, so that layout matters."""
+    """Whether there are convolutions besides a ViT's patch embedding, so that layout and batch matter."""
     return any(
-        isinstance(part, FrozenConv) or (isinstance(part, nn.Conv2d) and part.kernel_size != part.stride)
+        (isinstance(part, FrozenConv) and part.kernel != part.stride)
+        or (isinstance(part, nn.Conv2d) and part.kernel_size != part.stride)
         for part in module.modules()
     )
 
