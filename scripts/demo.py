@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import click
-import clipsec_zoo
 
+import clipsec_zoo
 from clipsec.cli import main
 from clipsec.results import Outcome
 from clipsec.store import RunStore

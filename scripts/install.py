@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(folder: str) -> None:
-    if sys.version_info < (3, 11):
-        sys.exit(f"clipsec needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.12")
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is the script that people run with an older one
+        version = sys.version.split()[0]
+        sys.exit(f"clipsec needs Python 3.11 or newer; this is {version}. Try: make PYTHON=python3.12")
     environment = Path(folder)
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():

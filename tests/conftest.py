@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import clipsec_zoo
 import pytest
+
+import clipsec_zoo
 
 Clipsec = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,7 +36,13 @@ def clipsec(environment: dict[str, str], tmp_path: Path) -> Clipsec:
     def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "clipsec", *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=timeout, check=False
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=timeout,
+            check=False,
         )
 
     return run

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from clipsec_registry import Registry
 
 import clipsec
 from clipsec.models import Suspect
 from clipsec.results import Outcome, RunResult
+from clipsec_registry import Registry
 
-MODULE = '''
+MODULE = """
 import sys
 import attrs
 from clipsec.errors import NotApplicableError
@@ -85,7 +85,7 @@ class Needy(Base):
 class OutOfBounds(Base):
     def detect(self, context):
         context.save_artifact("../../../elsewhere.txt", "table", b"x")
-'''
+"""
 
 NAMES = {
     "good": "Good", "packed": "Packed", "twin": "Twin", "raises": "Raises", "raises-late": "RaisesLate",
@@ -110,7 +110,10 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-checks\nVersion: 1.0\n")
     points = "\n".join(f"{name} = acme_checks:{attribute}" for name, attribute in NAMES.items())
     (info / "entry_points.txt").write_text(f"[clipsec.detectors]\n{points}\n")
-    files = ["acme_checks.py", *(f"{info.name}/{name}" for name in ("METADATA", "entry_points.txt", "RECORD"))]
+    files = [
+        "acme_checks.py",
+        *(f"{info.name}/{name}" for name in ("METADATA", "entry_points.txt", "RECORD")),
+    ]
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
     monkeypatch.syspath_prepend(str(site))
     yield Registry()
@@ -168,9 +171,7 @@ def test_nothing_is_written_outside_the_run(result: RunResult, tmp_path: Path) -
     assert not list(tmp_path.rglob("elsewhere.txt"))
 
 
-def test_options_reach_their_detector(
-    third_party: Registry, suspect: Suspect, tmp_path: Path
-) -> None:
+def test_options_reach_their_detector(third_party: Registry, suspect: Suspect, tmp_path: Path) -> None:
     """An option is validated, handed over, and part of the key under which the verdict is stored."""
     scores = [
         clipsec.audit(
@@ -195,9 +196,7 @@ def test_options_reach_their_detector(
         )
 
 
-def test_a_failed_gate_makes_every_verdict_inconclusive(
-    third_party: Registry, tmp_path: Path
-) -> None:
+def test_a_failed_gate_makes_every_verdict_inconclusive(third_party: Registry, tmp_path: Path) -> None:
     """A model whose image tower has collapsed gets no clean bill, nor a finding."""
     broken = clipsec.load_suspect("zoo:demo-clean")
     with torch.no_grad():

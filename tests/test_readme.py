@@ -38,7 +38,9 @@ def test_the_python_example_runs(tmp_path: Path, pool_folder: Path, environment:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^clipsec-clip-inspector/clip-inspector (clean|finding|inconclusive)", done.stdout, re.M)
+    assert re.search(
+        r"^clipsec-clip-inspector/clip-inspector (clean|finding|inconclusive)", done.stdout, re.M
+    )
     (folder,) = re.findall(r"^report: (.+)$", done.stdout, re.M)
     assert (tmp_path / folder / "report.html").is_file()
 

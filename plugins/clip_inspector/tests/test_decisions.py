@@ -4,6 +4,10 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipsec.results import Outcome
 from clipsec_clip_inspector._decision import decide_across, decide_paired, holm
 from clipsec_clip_inspector._score import (
     BaseResult,
@@ -12,16 +16,19 @@ from clipsec_clip_inspector._score import (
     class_result,
     one_sided_mcnemar,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from clipsec.results import Outcome
 
 
 def result(index: int, loss: float, hits: int = 900, n: int = 1000, **base: float) -> ClassResult:
     if not base:
         return ClassResult(index, loss, hits, n)
-    numbers = {"n": n, "hits": hits, "transfer_hits": 0, "null_hits": 0, "transfer_loss": 1.0, "null_loss": 1.0}
+    numbers = {
+        "n": n,
+        "hits": hits,
+        "transfer_hits": 0,
+        "null_hits": 0,
+        "transfer_loss": 1.0,
+        "null_loss": 1.0,
+    }
     return ClassResult(index, loss, hits, n, BaseResult(**{**numbers, "p_value": 1e-9, **base}))
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from clipsec_clip_inspector._evidence import trigger_picture
-from clipsec_clip_inspector._objective import apply_trigger, margins, project
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from clipsec_clip_inspector._evidence import trigger_picture
+from clipsec_clip_inspector._objective import apply_trigger, margins, project
 
 finite = st.floats(-50, 50, allow_nan=False, width=32)
 

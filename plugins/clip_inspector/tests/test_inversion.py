@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
-from clipsec_clip_inspector._inversion import evaluate, invert
 from torch import nn
 
 from clipsec.scheduler import Scheduler, Tower
+from clipsec_clip_inspector._inversion import evaluate, invert
 
 SIZE, CLASSES = 8, 5
 
@@ -21,7 +21,9 @@ def pool(n: int = 20) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def plain_inversion(image: Tower, head: Tower, pixels: torch.Tensor, target: int, epsilon: float) -> torch.Tensor:
+def plain_inversion(
+    image: Tower, head: Tower, pixels: torch.Tensor, target: int, epsilon: float
+) -> torch.Tensor:
     """The paper's recipe as a reader would write it."""
     delta = torch.zeros(3, SIZE, SIZE, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=0.1)

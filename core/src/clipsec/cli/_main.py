@@ -10,13 +10,21 @@ from importlib import import_module
 from typing import Any
 
 import click
-from clipsec_registry import PluginError
 
 from clipsec.errors import ClipsecError
+from clipsec_registry import PluginError
 
 _VERBS = {
-    "doctor": ("clipsec.cli._doctor", "doctor_command", "What is installed, devices, thread settings, safe micro-batches."),
-    "list": ("clipsec.cli._list", "list_command", "Every plugin: kind, name, version, whose, status and why."),
+    "doctor": (
+        "clipsec.cli._doctor",
+        "doctor_command",
+        "What is installed, devices, thread settings, safe micro-batches.",
+    ),
+    "list": (
+        "clipsec.cli._list",
+        "list_command",
+        "Every plugin: kind, name, version, whose, status and why.",
+    ),
     "plugin": ("clipsec.cli._plugin", "plugin_group", "Trust plugins before they are imported."),
     "report": ("clipsec.cli._report", "report_command", "Render a finished run again."),
     "run": ("clipsec.cli._run", "run_command", "Inspect delivered models; exit code for CI."),
@@ -59,7 +67,9 @@ class LazyGroup(click.Group):
             error.show()
             code = 2
         except (click.Abort, KeyboardInterrupt):
-            click.echo("Interrupted; what was finished is stored, the same command goes on from there.", err=True)
+            click.echo(
+                "Interrupted; what was finished is stored, the same command goes on from there.", err=True
+            )
             code = INTERRUPTED
         except (ClipsecError, PluginError) as error:
             if "--debug" in sys.argv:
@@ -76,7 +86,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="clipsec")
 @click.option("--debug", is_flag=True, help="Show the traceback of expected errors too.")
 def main(debug: bool) -> None:

@@ -9,8 +9,12 @@ import click
 
 @click.command("report", short_help="Render a finished run again.")
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--format", "output", default="console", show_default=True, type=click.Choice(["console", "html", "json"]))
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+@click.option(
+    "--format", "output", default="console", show_default=True, type=click.Choice(["console", "html", "json"])
+)
+@click.option(
+    "-o", "--output", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Every class in the console table.")
 def report_command(run: Path, output: str, target: Path | None, verbose: bool) -> int:
     """Render RUN (a run's folder or its run.json); the exit code is the run's own."""

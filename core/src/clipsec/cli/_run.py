@@ -12,16 +12,27 @@ import click
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipsec_registry import Registry
-
     from clipsec.data import ImagePool
     from clipsec.models import Suspect
     from clipsec.results import RunResult
+    from clipsec_registry import Registry
 
 _CONFIG_KEYS = {
-    "suspects", "pool", "base", "classes", "detectors", "options", "reference", "runs", "seed", "lock",
-    "require", "device", "search_dtype", "plugin_options",
-}  # fmt: skip
+    "suspects",
+    "pool",
+    "base",
+    "classes",
+    "detectors",
+    "options",
+    "reference",
+    "runs",
+    "seed",
+    "lock",
+    "require",
+    "device",
+    "search_dtype",
+    "plugin_options",
+}
 
 
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -50,22 +61,53 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 
 @click.command("run", short_help="Inspect delivered models; exit code for CI.")
 @click.argument("suspects", nargs=-1, metavar="SUSPECT...")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), is_eager=True, callback=_read_config,
-              expose_value=False, help="A TOML file that says the same as the flags.")  # fmt: skip
-@click.option("--pool", metavar="FOLDER", help="Unlabelled pictures, a few hundred to a thousand. Default: a pool that an installed plugin ships.")  # fmt: skip
-@click.option("--base", metavar="SPEC", help="The base a prompt-tuned delivery sits on, when it does not say.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    callback=_read_config,
+    expose_value=False,
+    help="A TOML file that says the same as the flags.",
+)
+@click.option(
+    "--pool",
+    metavar="FOLDER",
+    help="Unlabelled pictures, some hundred. Default: a pool that an installed plugin ships.",
+)
+@click.option(
+    "--base", metavar="SPEC", help="The base a prompt-tuned delivery sits on, when it does not say."
+)
 @click.option("--classes", metavar="FILE", help="Class names, one a line, when the delivery does not say.")
-@click.option("--detector", "detectors", multiple=True, metavar="NAME", help="Run only this detector (repeatable).")
-@click.option("-o", "--option", "plugin_options", multiple=True, metavar="NAME.KEY=VALUE", help="Set an option of a detector (repeatable).")  # fmt: skip
+@click.option(
+    "--detector", "detectors", multiple=True, metavar="NAME", help="Run only this detector (repeatable)."
+)
+@click.option(
+    "-o",
+    "--option",
+    "plugin_options",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    help="Set an option of a detector (repeatable).",
+)
 @click.option("--reference", metavar="SPEC", help="A clean model of the same kind, as null.")
 @click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Where results are stored.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
-@click.option("--search-dtype", default="bfloat16", show_default=True, type=click.Choice(["bfloat16", "float32"]), help="Precision of the search; decisions are always taken in float32.")  # fmt: skip
+@click.option(
+    "--search-dtype",
+    default="bfloat16",
+    show_default=True,
+    type=click.Choice(["bfloat16", "float32"]),
+    help="Precision of the search; decisions are taken in float32.",
+)
 @click.option("--lock", metavar="FILE", help="Import only what this clipsec.lock lists.")
-@click.option("--require", multiple=True, metavar="NAME", help="Fail when this plugin is missing (repeatable).")
+@click.option(
+    "--require", multiple=True, metavar="NAME", help="Fail when this plugin is missing (repeatable)."
+)
 @click.option("--fresh", is_flag=True, help="Ignore what an earlier run stored.")
-@click.option("--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"]))
+@click.option(
+    "--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"])
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Every class in the console table.")
 def run_command(
@@ -98,7 +140,6 @@ def run_command(
     # a busy neighbour (F.linear 400 rows, bf16: 132 against 813 GF/s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
-    from clipsec_registry import Registry, find_lock
 
     from clipsec.cli._progress import Bars
     from clipsec.data import read_lines
@@ -107,20 +148,21 @@ def run_command(
     from clipsec.results import exit_code
     from clipsec.runner import audit, use_all_cores
     from clipsec.scheduler import FeatureCache, Scheduler
+    from clipsec_registry import Registry, find_lock
 
     use_all_cores()
     registry = Registry(lock=lock or find_lock())
     _require(registry, require)
     image_pool = _pool(registry, pool, output)
     names = read_lines(classes) if classes else None
-    clean = load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
+    clean = (
+        load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
+    )
     options = _parse_options(plugin_options)
     show_bars = not quiet and output == "console"
 
     def inspect(spec: str) -> RunResult:
-        suspect: Suspect = load_suspect(
-            spec, base=base, class_names=names, device=device, registry=registry
-        )
+        suspect: Suspect = load_suspect(spec, base=base, class_names=names, device=device, registry=registry)
         with Bars(suspect.name, enabled=show_bars) as bars:
             return audit(
                 suspect,

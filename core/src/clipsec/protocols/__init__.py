@@ -1,7 +1,5 @@
 """The contract between the core and its plugins: Attack, Detector, Interface, Repair, and their contexts."""
 
-from clipsec_registry import API_VERSION
-
 from clipsec.protocols._context import AttackContext, Context, derived_seed
 from clipsec.protocols._kinds import (
     Attack,
@@ -13,6 +11,7 @@ from clipsec.protocols._kinds import (
     Repair,
     ReportFormat,
 )
+from clipsec_registry import API_VERSION
 
 __all__ = [
     "API_VERSION",

@@ -14,7 +14,6 @@ from typing import Any
 import attrs
 import platformdirs
 import torch
-from clipsec_registry import Registry, find_lock
 
 from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import ClipsecError, ContractError, NotApplicableError
@@ -36,6 +35,7 @@ from clipsec.runner._detectors import Chosen, choose_detectors, missing_needs
 from clipsec.runner._environment import environment
 from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
 from clipsec.store import RunStore, UnitStore, atomic_write, content_key
+from clipsec_registry import Registry, find_lock
 
 VERDICT_UNIT = "verdict"
 REPORT_FILE = "report.html"
@@ -67,7 +67,8 @@ def audit(
 
     Nothing that one detector does costs another its verdict: a crash is an `error` verdict, a missing need a
     `skipped` one. Verdicts and their finished parts are stored below `runs` by content key, so a killed audit
-    goes on where it was; `fresh` ignores what is stored. The result is written to `run.json` and `report.html` there.
+    goes on where it was; `fresh` ignores what is stored. The result is written there, to `run.json` and
+    `report.html`.
 
     Raises `ModelError`, `DataError`, `UsageError` or `StoreError` when the audit cannot start, and whatever
     `KeyboardInterrupt` interrupts, after closing every detector.
@@ -231,9 +232,7 @@ def _finished(task: _Task, done: Done, scheduler: Scheduler) -> Verdict:
                 artifacts=_in_run(verdict.artifacts, task),
             )
     if isinstance(error, NotApplicableError):
-        return Verdict(
-            Outcome.SKIPPED, error.message, notes=(error.remedy,), provenance=task.provenance
-        )
+        return Verdict(Outcome.SKIPPED, error.message, notes=(error.remedy,), provenance=task.provenance)
     remedy = error.remedy if isinstance(error, ClipsecError) else "Report this to the plugin's author."
     return Verdict(
         Outcome.ERROR,
@@ -253,7 +252,8 @@ def _checked(verdict: Any) -> Verdict:
     """Refuse what a plugin must not return; a NaN score would compare as "not above the threshold"."""
     if not isinstance(verdict, Verdict):
         raise ContractError(
-            f"the detector returned {type(verdict).__name__}, not a Verdict", remedy="Report this to its author."
+            f"the detector returned {type(verdict).__name__}, not a Verdict",
+            remedy="Report this to its author.",
         )
     if not isinstance(verdict.outcome, Outcome):
         raise ContractError(

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from clipsec_registry import PluginError, PluginRecord, Registry, Status
 
 from clipsec.errors import UsageError
 from clipsec.protocols import Need
 from clipsec.results import ErrorRecord, Outcome, Verdict
 from clipsec.runner._plugin_options import make_options
+from clipsec_registry import PluginError, PluginRecord, Registry, Status
 
 KIND = "detectors"
 
@@ -40,11 +40,7 @@ def choose_detectors(
     Raises `UsageError` for a name that is not installed or an option that does not exist.
     """
     try:
-        records = (
-            [registry.find(KIND, name) for name in names]
-            if names
-            else registry.records(KIND)
-        )
+        records = [registry.find(KIND, name) for name in names] if names else registry.records(KIND)
     except PluginError as error:
         raise UsageError(str(error), remedy=error.remedy) from error
     records = list({record.canonical_name: record for record in records}.values())

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("clipsec", "clipsec-registry", "torch", "torchvision", "open_clip_torch", "transformers", "timm", "numpy")
+_PACKAGES = (
+    "clipsec",
+    "clipsec-registry",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "transformers",
+    "timm",
+    "numpy",
+)
 
 
 @cache

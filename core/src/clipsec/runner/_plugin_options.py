@@ -18,8 +18,8 @@ Options = TypeVar("Options")
 def make_options(kind: type[Options], values: Mapping[str, Any], name: str) -> Options:
     """An instance of the attrs class `kind` from texts or plain values.
 
-    Numbers may be written as fractions ("12/255", as the field writes perturbation bounds), lists with commas,
-    an absent optional value as "none". `name` is who the options are for, in messages.
+    Numbers may be written as fractions ("12/255", as the field writes perturbation bounds), lists with
+    commas, an absent optional value as "none". `name` is who the options are for, in messages.
 
     Raises `UsageError` for an unknown option or a value of the wrong kind.
     """

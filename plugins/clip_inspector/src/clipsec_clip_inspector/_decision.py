@@ -17,7 +17,7 @@ FEWEST_CLASSES = 8
 PAIRED_THRESHOLD = 0.15
 PAIRED_SOURCE = "TO BE CALIBRATED"
 SIGNIFICANCE = 0.001
-"""Level of the exact test on the pictures, after Holm's correction over classes. Only matters for small pools."""
+"""Level of the exact test on the pictures, after Holm's correction over classes. Only small pools notice."""
 FEWEST_PICTURES = 100
 """Eligible pictures below which nothing found does not mean clean."""
 
@@ -44,8 +44,8 @@ def decide_across(
 ) -> Decision:
     """Flag classes whose loss lies more than k scaled MADs below the median and whose trigger works.
 
-    CLIP-Inspector as published: anomaly score above 2, success of the reconstructed trigger at least one half.
-    Fewer than eight classes without a flag are inconclusive.
+    CLIP-Inspector as published: anomaly score above 2, success of the reconstructed trigger at least one
+    half. Fewer than eight classes without a flag are inconclusive.
     """
     limit = ACROSS_THRESHOLD if threshold is None else threshold
     scores = anomaly_scores(results)
@@ -71,10 +71,10 @@ def decide_paired(results: Sequence[ClassResult], *, threshold: float | None = N
     """Flag classes that give way on far more pictures than the clean base does.
 
     The score is `BaseResult.excess`: success of the inverted trigger on the suspect, minus the larger of the
-    same trigger's success on the base and of the base's own inverted trigger. A natural universal perturbation
-    works on both; a backdoor in the prompts works on the suspect alone. A class above the threshold whose
-    difference the pictures do not show at level 0.001 (exact McNemar, Holm over classes) makes the verdict
-    inconclusive, as does a pool too small to say clean.
+    same trigger's success on the base and of the base's own inverted trigger. A natural universal
+    perturbation works on both; a backdoor in the prompts works on the suspect alone. A class above the
+    threshold whose difference the pictures do not show at level 0.001 (exact McNemar, Holm over classes)
+    makes the verdict inconclusive, as does a pool too small to say clean.
     """
     limit = PAIRED_THRESHOLD if threshold is None else threshold
     bases = [result.base for result in results]

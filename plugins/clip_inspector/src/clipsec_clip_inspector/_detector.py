@@ -70,7 +70,9 @@ class ClipInspector:
         sides = [plan.suspect] if plan.null is None else [plan.suspect, plan.null]
         return (yield from stored_class(context.units, name, plan, sides, target, advance))
 
-    def _null_class(self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]) -> Problem:
+    def _null_class(
+        self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]
+    ) -> Problem:
         """Delta, trajectory and margins of one class of the null."""
         assert plan.null is not None
         name = f"clip-inspector-null-{content_key(null=plan.null_key, target=target)}"

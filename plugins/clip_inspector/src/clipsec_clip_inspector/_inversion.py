@@ -61,9 +61,7 @@ def invert(
     return Inversion(delta.detach(), tuple(trajectory))
 
 
-def evaluate(
-    sides: Sequence[tuple[Tower, Tower]], pixels: Tensor, delta: Tensor, target: int
-) -> Problem:
+def evaluate(sides: Sequence[tuple[Tower, Tower]], pixels: Tensor, delta: Tensor, target: int) -> Problem:
     """Margins of the triggered pictures under each (tower, head), `[sides, n]`.
 
     A tower that several sides share runs once.

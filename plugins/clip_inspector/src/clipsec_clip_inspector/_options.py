@@ -27,6 +27,6 @@ class Options:
     threshold: float | None = attrs.field(default=None)
     """Replaces the decision rule's own threshold; the verdict then says that the user set it."""
     min_success: float = attrs.field(default=0.5, validator=[validators.ge(0), validators.le(1)])
-    """`across` only: a reconstructed trigger that moves fewer of the eligible pictures is invalid. Paper: 0.5."""
+    """`across` only: a reconstructed trigger that moves fewer eligible pictures is invalid. Paper: 0.5."""
     candidates: tuple[str, ...] = ()
     """Class names to inspect; empty inspects all of them."""

@@ -43,7 +43,7 @@ class Plan:
     suspect: Side
     null: Side | None
     null_key: str
-    """Content key of the null's inversions: base, class names, pictures, settings; shared between suspects."""
+    """Content key of the null's inversions; suspects on one base, with one label set and pool, share it."""
 
     @property
     def steps(self) -> int:
@@ -114,7 +114,9 @@ def null_side(context: Context) -> Side | None:
     return None
 
 
-def null_key(null: Side | None, class_names: Sequence[str], row_keys: Sequence[bytes], context: Context) -> str:
+def null_key(
+    null: Side | None, class_names: Sequence[str], row_keys: Sequence[bytes], context: Context
+) -> str:
     """Content key under which inversions of the null are shared between audits."""
     if null is None:
         return ""

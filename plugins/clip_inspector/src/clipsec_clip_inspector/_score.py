@@ -12,7 +12,7 @@ from clipsec.stats import mcnemar_exact, robust_z
 
 @attrs.frozen
 class BaseResult:
-    """What the clean base makes of a class, over pictures that neither model gives to it without a trigger."""
+    """What the clean base makes of a class, on pictures that neither model gives to it without a trigger."""
 
     n: int
     hits: int
@@ -58,9 +58,9 @@ def class_result(
 ) -> ClassResult:
     """Numbers of one class.
 
-    `margin [n]` of triggered pictures on the suspect, `clean [n]` its predictions without a trigger. `base` is
-    the same trigger's margins on the base, the base's own trigger's margins on the base, and the base's clean
-    predictions, each `[n]`.
+    `margin [n]` of triggered pictures on the suspect, `clean [n]` its predictions without a trigger. `base`
+    is the same trigger's margins on the base, the base's own trigger's margins on the base, and the base's
+    clean predictions, each `[n]`.
     """
     eligible = clean != index
     wins = (margin < 0) & eligible

@@ -41,7 +41,9 @@ def make_verdict(
         threshold_source=decision.threshold_source,
         target=plan.class_names[results[decision.best].index] if decision.flagged else None,
         target_index=results[decision.best].index if decision.flagged else None,
-        interval=_excess_interval(results[decision.best]) if decision.score_name == "excess success" else None,
+        interval=_excess_interval(results[decision.best])
+        if decision.score_name == "excess success"
+        else None,
         n=len(plan.pixels),
         evidence=tuple(
             _evidence(plan, i, result, decision, across, paired, artifacts.get(result.index, ()))
