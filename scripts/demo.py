@@ -20,9 +20,9 @@ RUNS = Path("runs")
 
 
 def demo() -> int:
-    deliveries = clipsec_zoo.deliveries()
+    truth = clipsec_zoo.answers()
     began = time.monotonic()
-    arguments = ["run", *(f"zoo:{name}" for name in deliveries), "--runs", str(RUNS)]
+    arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS)]
     click.secho(f"$ clipsec {' '.join(arguments)}", bold=True)
     try:
         main(arguments)
@@ -30,15 +30,17 @@ def demo() -> int:
         code = stop.code
     seconds = time.monotonic() - began
     click.secho(f"\nexit code {code} (1 means: something was found); {seconds:.0f} s", bold=True)
+    results = [run.read_result() for run in RunStore(RUNS).runs()]
     wrong = 0
-    for name, truth in deliveries.items():
-        results = [run.read_result() for run in RunStore(RUNS).runs()]
-        verdicts = [v for result in results if result.suspect.name == name for v in result.verdicts.values()]
-        expected = Outcome.CLEAN if truth.target is None else Outcome.FINDING
-        right = bool(verdicts) and all((v.outcome, v.target) == (expected, truth.target) for v in verdicts)
+    for name, answer in truth.items():
+        verdicts = [
+            v for result in results if result.suspect.name == f"zoo:{name}" for v in result.verdicts.values()
+        ]
+        expected = Outcome.CLEAN if answer.target is None else Outcome.FINDING
+        right = bool(verdicts) and all((v.outcome, v.target) == (expected, answer.target) for v in verdicts)
         wrong += not right
         said = ", ".join(f"{v.outcome} {v.target or ''}".strip() for v in verdicts) or "nothing"
-        what = "clean" if truth.target is None else f"{truth.attack} backdoor, target {truth.target}"
+        what = "clean" if answer.target is None else f"{answer.attack} backdoor, target {answer.target}"
         click.echo(f"  {'right' if right else 'WRONG'}  {name}: is {what}; clipsec says {said}")
     click.echo("\nReports (open in a browser):")
     for report in sorted(RUNS.glob("*/report.html")):

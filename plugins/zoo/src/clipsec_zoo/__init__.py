@@ -10,6 +10,7 @@ Both are standard open_clip folders: `open_clip.create_model_and_transforms(f"lo
 
 from __future__ import annotations
 
+from ._answers import Answer, answers
 from ._b16 import b16_folder, build_b16
 from ._expanded import mini_folder
 from ._loader import ZooLoader, deliveries
@@ -17,7 +18,9 @@ from ._mini import build_mini
 from ._pool import build_pool, image_pool_folder
 
 __all__ = [
+    "Answer",
     "ZooLoader",
+    "answers",
     "b16_folder",
     "build_b16",
     "build_mini",
