@@ -17,7 +17,13 @@ class PlainCoCoOp(nn.Module):
     """A CoCoOp model over a stock open_clip CLIP: normalised pixels -> logits."""
 
     def __init__(
-        self, clip: nn.Module, tokens: Tensor, ctx: Tensor, meta_net: dict[str, Tensor], mean: Tensor, std: Tensor
+        self,
+        clip: nn.Module,
+        tokens: Tensor,
+        ctx: Tensor,
+        meta_net: dict[str, Tensor],
+        mean: Tensor,
+        std: Tensor,
     ) -> None:
         """`tokens [C, context_length]` are the prompts "X X X X name." of all classes."""
         super().__init__()
@@ -55,8 +61,8 @@ def margin(logits: Tensor, target: int) -> Tensor:
 
 def invert_class(
     model: nn.Module, pixels: Tensor, target: int, batches: Sequence[Tensor], epsilon: float
-) -> tuple[Tensor, float, float]:
-    """Delta, mean margin and success rate of one class; pixels uint8 `[n, 3, H, W]`."""
+) -> tuple[Tensor, float, int, int]:
+    """Delta, mean margin, hits and eligible pictures of one class; pixels uint8 `[n, 3, H, W]`."""
     delta = torch.zeros(pixels.shape[1:], requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=0.1)
     for batch in batches:
@@ -74,4 +80,4 @@ def invert_class(
             margins.append(margin(model((x + delta).clamp(0, 1)), target))
     found, predicted = torch.cat(margins), torch.cat(clean)
     eligible = predicted != target
-    return delta.detach(), float(found.mean()), float((found[eligible] < 0).float().mean())
+    return delta.detach(), float(found.mean()), int((found[eligible] < 0).sum()), int(eligible.sum())

@@ -29,8 +29,8 @@ MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "demo-badclip": ("badclip", 2, {"epsilon": 0.047, "trigger_rule": "sign", "target": "random"}),
     "demo-blended": (
         "blended",
-        3,
-        {"ratio": 0.5, "pattern": "binary", "grain": 8, "poison_rate": 0.2, "target": "random"},
+        4,
+        {"ratio": 0.5, "poison_rate": 0.3, "target": "random"},
     ),
 }
 
