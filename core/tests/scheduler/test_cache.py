@@ -92,6 +92,24 @@ def test_memory_never_exceeds_its_bound(tmp_path_factory, steps, memory_bytes, o
         assert sum(row.nbytes for row in cache._rows.values()) <= memory_bytes
 
 
+def test_the_bound_holds_while_rows_wait_for_the_disk(tmp_path):
+    """What is kept and what waits to be written stay below the bound together."""
+    cache = FeatureCache(400, folder=tmp_path)
+    sizes = []
+    for i in range(50):
+        cache.put(bytes([i]) * 32, torch.zeros(6))
+        sizes.append(cache.size)
+    assert 300 < max(sizes) <= 400
+
+
+def test_a_cached_row_owns_its_memory(lab):
+    """A view would keep its whole batch alive and make the bound a lie."""
+    cache = FeatureCache()
+    Scheduler(micro_batch=16, cache=cache).encode(lab.image, lab.pool)
+    assert len(cache) == 3
+    assert all(row.untyped_storage().nbytes() == row.nbytes for row in cache._rows.values())
+
+
 def test_the_least_recently_used_row_goes_first():
     """Asking for a row keeps it."""
     cache = FeatureCache(3 * 32)

@@ -52,6 +52,27 @@ def test_a_tower_that_chokes_on_some_rows_fails_their_owner_only(lab, with_gradi
     torch.testing.assert_close(done["b"].unwrap(), lab.net(good + 1))
 
 
+def test_graphs_of_a_call_that_fails_half_way_are_let_go(lab):
+    """Chunks that were computed before the bad one leave nothing behind; the plugin may go on."""
+
+    def forward(rows):
+        if (rows > 1e3).any():
+            raise RuntimeError("bad row")
+        return lab.net(rows)
+
+    rows = torch.randn(6, 12)
+    rows[5] = 1e4
+    scheduler = Scheduler(micro_batch=2, graph_rows=100)
+
+    def problem():
+        with pytest.raises(RuntimeError, match="bad row"):
+            yield Encode(lab.tower(forward), rows.requires_grad_(True))
+        assert not scheduler._core.graphs
+        return (yield Encode(lab.tower(forward), lab.pool))
+
+    torch.testing.assert_close(scheduler.run(problem()), lab.net(lab.pool))
+
+
 def test_a_backward_that_chokes_on_some_rows_fails_their_owner_only(lab, trip_backward):
     """The vjp of a shared batch is repeated owner by owner."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -91,6 +92,34 @@ def test_out_of_memory_in_any_backward_is_harmless(lab, trip_backward, k):
     check_all(lab, {d.tag: d for d in scheduler.as_completed(lab.inversions(lab.tower(forward)))})
     assert scheduler.counts().degraded == 1
     assert scheduler.counts().recomputed_rows == 30
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_what_did_not_fit_is_free_before_the_next_try(lab, recomputed):
+    """The error that came instead of a result holds on to nothing: a second try would not fit either."""
+    refs = []
+
+    def forward(rows):
+        assert all(ref() is None for ref in refs)
+        refs.clear()
+        intermediate = rows * 2
+        if len(rows) > 2 and not plenty:
+            refs.append(weakref.ref(intermediate))
+            raise cuda_like()
+        return lab.net(rows)
+
+    plenty = [True] if recomputed else []
+
+    def problem():
+        rows = torch.randn(16, 12, requires_grad=True)
+        features = yield Encode(lab.tower(forward), rows)
+        plenty.clear()
+        yield Backward(features.sum())
+        return rows.grad
+
+    scheduler = Scheduler(micro_batch=8, graph_rows=0)
+    assert scheduler.run(problem()) is not None
+    assert scheduler.counts().degraded == 2
 
 
 def test_kept_graphs_are_given_up_before_the_micro_batch(lab, failing_at):

@@ -75,6 +75,18 @@ def test_problems_are_drawn_lazily(lab):
     assert taken == list(range(7))
     assert len(drawn) <= 7 + 3
     done.close()
+
+    def at_once(i):
+        return i
+        yield
+
+    quick = Scheduler().as_completed(
+        ((drawn.append(i) or i, at_once(i)) for i in itertools.count()), max_live=5
+    )
+    drawn.clear()
+    assert next(quick).value == 0
+    assert len(drawn) <= 6
+    quick.close()
     with pytest.raises(ValueError):
         Scheduler().as_completed([], max_live=0)
 

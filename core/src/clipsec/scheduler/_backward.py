@@ -17,7 +17,7 @@ from clipsec.scheduler._counts import Session
 from clipsec.scheduler._jobs import Call, Job, Pull
 from clipsec.scheduler._memory import is_out_of_memory
 from clipsec.scheduler._physical import Attempt, attempt
-from clipsec.scheduler._tape import Member, Tape, add_row_gradient, cotangent_batch, physical_batch
+from clipsec.scheduler._tape import Member, Tape, add_row_gradient, cotangent_batch, physical_batch, shares_of
 
 PATIENCE = 16
 """Steps for which a problem waits for its neighbours in a batch before its rows are computed again without
@@ -28,10 +28,13 @@ class BackwardPass:
     """The problems that wait for their Backward.
 
     A problem's calls form a stack. The cotangent of the newest is complete as soon as the loss has been
-    differentiated; that of an older one when every newer call has been pulled back and the glue between
-    them differentiated. Physical batches are created in one order for everybody, so the newest one that
-    still waits is on top of the stack of each member that has come to its Backward: only laggards can
-    block, and they are split off.
+    differentiated; that of an older one when every newer call has been pulled back and the glue between them
+    differentiated. A physical batch is pulled back once it is on top of all its members' stacks.
+
+    Nobody waits for ever. Batches are created in one order for everybody, so consider the newest that
+    waits: it is on top for every member that has come to its Backward. A member that has not is waiting for
+    an encode, which can be computed, or for children, whose batches are newer still. While such a laggard
+    goes its way, the others are split off after `PATIENCE` steps.
     """
 
     def __init__(self, core: Core, resume: Callable[[Job, Any, BaseException | None], None]) -> None:
@@ -71,19 +74,10 @@ class BackwardPass:
         """Part problems that have waited for too long from the neighbours they wait for."""
         for pull in self._pulls.values():
             if self._steps - pull.since > PATIENCE:
-                self._split(pull)
-
-    def split_somebody(self) -> None:
-        """Nothing else can be done: part the problem that has waited longest from its neighbours."""
-        pull = min(self._pulls.values(), key=lambda pull: pull.since, default=None)
-        if pull is not None:
-            self._split(pull)
-
-    def _split(self, pull: Pull) -> None:
-        pull.since = self._steps
-        for tape in list(pull.remaining[-1].tapes):
-            if tape.waits:
-                tape.split()
+                pull.since = self._steps
+                for tape in list(pull.remaining[-1].tapes):
+                    if tape.waits:
+                        tape.split()
 
     def _ready_tape(self) -> Tape | None:
         seen: set[Tape] = set()
@@ -105,7 +99,7 @@ class BackwardPass:
                 pull.since = self._steps
                 return
             # The loss does not depend on these features: there is nothing to pull back.
-            self._drop_tapes(call)
+            self._core.graphs.abandon(call)
             pull.remaining.pop()
         self._finish(pull)
 
@@ -144,18 +138,11 @@ class BackwardPass:
 
     def _release(self, job: Job) -> None:
         for call in job.calls:
-            self._drop_tapes(call)
+            self._core.graphs.abandon(call)
         job.stale = [ref for ref in job.stale if ref() is not None]
         job.stale += [weakref.ref(_leaf(call)) for call in job.calls]
         job.calls = []
         job.pull = None
-
-    def _drop_tapes(self, call: Call) -> None:
-        for tape in call.tapes:
-            tape.drop(call)
-            if not tape.members:
-                self._core.graphs.forget(tape)
-        call.tapes.clear()
 
     def _differentiate(
         self, job: Job, output: Tensor, cotangent: Tensor | None, inputs: Sequence[Tensor]
@@ -193,7 +180,7 @@ class BackwardPass:
     def _through_kept_graph(self, tape: Tape) -> bool:
         if tape.y is None:
             return False
-        shares = _shares(tape.members)
+        shares = shares_of(tape.members)
         tried = attempt(partial(self._vjp_of_kept, tape, tape.y, shares))
         self._core.graphs.forget(tape)
         if tried.error is not None:
@@ -238,12 +225,12 @@ class BackwardPass:
         return failed
 
     def _recompute(self, tape: Tape, batch: list[tuple[Member, int]], size: int) -> Tensor:
-        spans = [slice(source.offset, source.offset + source.rows) for source, _ in batch]
+        spans = [source.span for source, _ in batch]
         tower = tape.tower
         x = physical_batch([tape.x[span] for span in spans], size, tower.device, None).requires_grad_(True)
         aux = tuple(physical_batch([a[span] for span in spans], size, tower.device, None) for a in tape.aux)
         members = [Member(source.call, source.start, source.stop, target) for source, target in batch]
-        shares = _shares(members)
+        shares = shares_of(members)
         y = self._core.physical.forward(tower, tape.key, x, aux, shares, "recompute")
         return self._core.physical.vjp(tower, tape.key, y, x, cotangent_batch(members, y), shares)
 
@@ -265,14 +252,6 @@ def _take(queue: deque[Member], size: int, alone: bool) -> list[tuple[Member, in
         else:
             queue[0] = Member(member.call, middle, member.stop, member.offset + rows)
     return batch
-
-
-def _shares(members: Sequence[Member]) -> dict[Session, int]:
-    shares: dict[Session, int] = {}
-    for member in members:
-        session = member.call.job.session
-        shares[session] = shares.get(session, 0) + member.rows
-    return shares
 
 
 def _leaf(call: Call) -> Tensor:

@@ -23,7 +23,7 @@ from clipsec.scheduler._packing import (
     row_digests,
 )
 from clipsec.scheduler._physical import attempt, call_tower
-from clipsec.scheduler._tape import Member, Tape, physical_batch
+from clipsec.scheduler._tape import Tape, physical_batch, shares_of
 
 
 class ForwardPass:
@@ -55,14 +55,12 @@ class ForwardPass:
         for place, digest in enumerate(row_digests(call.encode)):
             call.missing.setdefault(digest, []).append(place)
         self._look_up(call)
-        if not call.missing:
-            self._answer(call)
 
     def forget(self, job: Job) -> None:
         """The job has ended: nobody waits for its rows."""
         if job.call is not None:
             self._pending.pop(job.call, None)
-            self._drop_tapes(job.call)
+            self._core.graphs.abandon(job.call)
             job.call = None
 
     def step(self) -> bool:
@@ -82,35 +80,35 @@ class ForwardPass:
     def _with_gradient(self, calls: list[Call], size: int) -> None:
         picked = fill_with_ranges(calls, size)
         tower, key = picked[0][0].tower, picked[0][0].key
-        x = physical_batch([c.rows[i:j] for c, i, j in picked], size, tower.device, tower.dtype)
-        aux = _stack_aux([[a[i:j] for a in c.aux] for c, i, j in picked], size, tower.device)
-        x.requires_grad_(True)
-        shares: dict[Session, int] = {}
+        tape = Tape(tower, key)
         for call, start, stop in picked:
-            shares[call.job.session] = shares.get(call.job.session, 0) + stop - start
-        tried = attempt(lambda: self._core.physical.forward(tower, key, x, aux, shares, "grad"))
+            tape.add(call, start, stop)
+        shares = shares_of(tape.members)
+
+        def compute() -> list[Tensor]:
+            parts = [call.rows[start:stop] for call, start, stop in picked]
+            tape.x = physical_batch(parts, size, tower.device, tower.dtype).requires_grad_(True)
+            tape.aux = _stack_aux([[a[i:j] for a in c.aux] for c, i, j in picked], size, tower.device)
+            tape.y = self._core.physical.forward(tower, key, tape.x, tape.aux, shares, "grad")
+            return [_copy(tape.y[m.span], m.call.rows.device) for m in tape.members]
+
+        tried = attempt(compute)
         if tried.error is not None:
+            tape.y = None
             self._failed([call for call, _, _ in picked], tried.error)
             return
-        y = tried.get()
-        tape = Tape(tower, key, [], x, aux, y)
-        offset = 0
-        for call, start, stop in picked:
-            rows = stop - start
-            tape.members.append(Member(call, start, stop, offset))
-            call.tapes.append(tape)
-            piece = y.detach()[offset : offset + rows]
-            if call.answer is None:
-                call.answer = torch.empty(
-                    (len(call.rows), *y.shape[1:]), dtype=torch.float32, device=call.rows.device
-                )
-            call.answer[start:stop] = piece
-            call.next_row = stop
-            offset += rows
-            self._serve(call.job.session, rows)
         self._core.graphs.keep(tape)
-        for call, _, stop in picked:
-            if stop == len(call.rows):
+        for member, features in zip(tape.members, tried.get()):
+            call = member.call
+            call.tapes.append(tape)
+            call.pieces.append(features)
+            call.next_row = member.stop
+            self._serve(call.job.session, member.rows)
+            if call.next_row == len(call.rows):
+                call.answer = features if len(call.pieces) == 1 else torch.cat(call.pieces)
+                call.pieces.clear()
+                call.answer.requires_grad_(True)
+                call.job.calls.append(call)
                 self._answer(call)
 
     def _without_gradient(self, calls: list[Call], size: int) -> None:
@@ -122,33 +120,34 @@ class ForwardPass:
             self._give_up(call, _changed_rows())
         if changed:
             return
-        digests = [digest for rows in owners.values() for digest in rows]
         tower, key = calls[0].tower, calls[0].key
         parts = [(call, list(rows.values())) for call, rows in owners.items()]
-        x = physical_batch([_rows_at(c.rows, p) for c, p in parts], size, tower.device, tower.dtype)
-        aux = _stack_aux([[_rows_at(a, p) for a in c.aux] for c, p in parts], size, tower.device)
         shares: dict[Session, int] = {}
         for call, places in parts:
             shares[call.job.session] = shares.get(call.job.session, 0) + len(places)
-        tried = attempt(lambda: self._core.physical.forward(tower, key, x, aux, shares, "forward"))
+
+        def compute() -> Tensor:
+            x = physical_batch([_rows_at(c.rows, p) for c, p in parts], size, tower.device, tower.dtype)
+            aux = _stack_aux([[_rows_at(a, p) for a in c.aux] for c, p in parts], size, tower.device)
+            y = self._core.physical.forward(tower, key, x, aux, shares, "forward")
+            return _copy(y[: sum(shares.values())], torch.device("cpu"))
+
+        tried = attempt(compute)
         if tried.error is not None:
             self._failed(list(owners), tried.error)
             return
-        y = tried.get()[: len(digests)].detach().float().cpu()
-        found = dict(zip(digests, y))
+        found = dict(zip((digest for rows in owners.values() for digest in rows), tried.get()))
         self._store(
             key, size, {d: found[d] for call, rows in owners.items() if call.encode.cache for d in rows}
         )
         for session, rows in shares.items():
             self._serve(session, rows)
         for call in calls:
-            here = {digest: found[digest] for digest in digests if digest in call.missing}
+            here = {digest: row for digest, row in found.items() if digest in call.missing}
             if here:
                 paid = owners.get(call, {})
                 self._count_cached(call, sum(len(call.missing[d]) - (d in paid) for d in here))
                 self._fill(call, here)
-                if not call.missing:
-                    self._answer(call)
 
     def _look_up(self, call: Call) -> None:
         size = self._core.micro_batch(call.key, partial(_probe_call, call))
@@ -168,6 +167,7 @@ class ForwardPass:
             self._core.cache.put(prefix + digest, row.clone())
 
     def _fill(self, call: Call, found: dict[bytes, Tensor]) -> None:
+        """Put rows into the answer, each wherever it is wanted; the last ones complete it."""
         places: list[int] = []
         rows: list[Tensor] = []
         for digest, row in found.items():
@@ -178,23 +178,18 @@ class ForwardPass:
         if call.answer is None:
             call.answer = torch.empty((len(call.rows), *block.shape[1:]), dtype=torch.float32)
         call.answer[places] = block
+        if not call.missing:
+            call.answer = call.answer.to(call.rows.device)
+            self._answer(call)
 
     def _count_cached(self, call: Call, rows: int) -> None:
         call.job.session.cached_rows += rows
         self._core.total.cached_rows += rows
 
     def _answer(self, call: Call) -> None:
-        job = call.job
-        self._pending.pop(call, None)
-        job.call = None
-        answer = call.answer
-        assert answer is not None
-        answer = answer.to(call.rows.device)
-        if call.with_gradient:
-            answer.requires_grad_(True)
-            job.calls.append(call)
-        call.answer = answer
-        self._resume(job, answer, None)
+        del self._pending[call]
+        call.job.call = None
+        self._resume(call.job, call.answer, None)
 
     def _failed(self, calls: list[Call], error: Exception) -> None:
         """Nothing was consumed: free memory and leave the calls pending, or find out whose fault it is."""
@@ -212,15 +207,8 @@ class ForwardPass:
     def _give_up(self, call: Call, error: Exception) -> None:
         self._pending.pop(call)
         call.job.call = None
-        self._drop_tapes(call)
+        self._core.graphs.abandon(call)
         self._resume(call.job, None, error)
-
-    def _drop_tapes(self, call: Call) -> None:
-        for tape in call.tapes:
-            tape.drop(call)
-            if not tape.members:
-                self._core.graphs.forget(tape)
-        call.tapes.clear()
 
 
 def _content_changed(call: Call) -> bool:
@@ -246,6 +234,11 @@ def _probe_call(call: Call, rows: int) -> None:
     y = call_tower(call.tower, x, aux)
     if call.with_gradient:
         torch.autograd.grad(y, x, torch.zeros_like(y))
+
+
+def _copy(features: Tensor, device: torch.device) -> Tensor:
+    """Features of some rows as float32 on a device, in memory of their own."""
+    return features.detach().to(device, torch.float32, copy=True)
 
 
 def _stack_aux(columns: list[list[Tensor]], size: int, device: torch.device) -> tuple[Tensor, ...]:

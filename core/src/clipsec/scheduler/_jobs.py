@@ -91,6 +91,8 @@ class Call:
     """Without gradient: where in the answer the rows belong that are not known yet, by row digest."""
     next_row: int = 0
     """With gradient: rows before it are computed."""
+    pieces: list[Tensor] = attrs.field(factory=list)
+    """With gradient: features of the rows so far, batch by batch."""
     tapes: list[Tape] = attrs.field(factory=list)
     """With gradient: the physical batches that hold its rows and were not pulled back yet."""
     cotangent: Tensor | None = None

@@ -84,8 +84,6 @@ def row_digests(encode: Encode) -> list[bytes]:
     for parts in zip(*columns):
         digest = hashlib.sha256(b"row" if given is None else b"key")
         for part in parts:
-            # The length goes first, so that a key that the caller gave cannot run over into the aux.
-            digest.update(memoryview(part).nbytes.to_bytes(8, "big"))
             digest.update(part)
         digests.append(digest.digest()[:16])
     return digests

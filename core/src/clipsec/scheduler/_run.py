@@ -71,8 +71,8 @@ class Run:
                 return
             if self._backward.step() or self._forward.step():
                 self._backward.split_the_impatient()
-            else:
-                self._backward.split_somebody()
+            elif self._top.live:
+                raise AssertionError("live problems, and nothing to do for them")
             self._let_plugins_run()
 
     def close(self) -> None:

@@ -28,6 +28,10 @@ class Scheduler:
     CUDA. Every call has exactly that many rows, padded if need be, so a row's result does not depend, to
     the last bit, on who else is in the batch.
 
+    The scheduler itself costs a problem about 90 us a step (Encode and Backward) over a bare loop, and 30
+    us a plain Encode, when 32 problems of one small row share a batch on one core; a row of ViT-B/32 takes
+    16 ms there.
+
     `graph_rows` bounds, for each tower, the rows whose activations are kept between forward and backward;
     what is beyond is computed again. None means two physical batches.
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from clipsec.scheduler._batch import BatchKey
+from clipsec.scheduler._counts import Session
 from clipsec.scheduler._jobs import Call
 from clipsec.scheduler._requests import Tower
+
+_NOTHING = torch.empty(0)
 
 
 @attrs.frozen(eq=False)
@@ -27,6 +30,11 @@ class Member:
     def rows(self) -> int:
         return self.stop - self.start
 
+    @property
+    def span(self) -> slice:
+        """Its place in the physical batch."""
+        return slice(self.offset, self.offset + self.stop - self.start)
+
 
 @attrs.define(eq=False)
 class Tape:
@@ -34,10 +42,10 @@ class Tape:
 
     tower: Tower
     key: BatchKey
-    members: list[Member]
-    x: Tensor
+    members: list[Member] = attrs.field(factory=list)
+    x: Tensor = attrs.field(default=_NOTHING)
     """The physical batch on the tower's device, padding included; kept, so that it can be computed again."""
-    aux: tuple[Tensor, ...]
+    aux: tuple[Tensor, ...] = ()
     y: Tensor | None = None
     """The output with its graph, while that is kept."""
 
@@ -45,6 +53,11 @@ class Tape:
     def waits(self) -> bool:
         """Whether some member's cotangent is not known yet."""
         return not all(member.call.ready for member in self.members)
+
+    def add(self, call: Call, start: int, stop: int) -> None:
+        """Append rows of a call to the batch."""
+        offset = self.members[-1].span.stop if self.members else 0
+        self.members.append(Member(call, start, stop, offset))
 
     def drop(self, call: Call) -> None:
         """Forget a call that will never be pulled back."""
@@ -67,8 +80,10 @@ class Tape:
 class OpenGraphs:
     """The graphs that are kept between forward and vjp: at most `rows` rows a tower, else the oldest goes.
 
-    Keeping a graph saves computing its rows again (a third more work) and costs its activations. The one
-    last made is always kept, whatever its size.
+    Keeping a graph saves computing its rows again and costs its activations. Measured on one core, a
+    problem of 64 rows in batches of 32 through a six-layer ViT: 0.66 s a step with both graphs kept, 0.83 s
+    with one computed again, and the same bits, because a forward is run with its graph even if that is let
+    go at once (2 % slower than without). The graph made last is always kept, whatever its size.
     """
 
     def __init__(self, rows: int | None) -> None:
@@ -94,6 +109,14 @@ class OpenGraphs:
             tapes.pop(tape, None)
             if not tapes:
                 del self._by_tower[tape.tower.key]
+
+    def abandon(self, call: Call) -> None:
+        """The call will never be pulled back; batches that hold nobody else's rows are done with."""
+        for tape in call.tapes:
+            tape.drop(call)
+            if not tape.members:
+                self.forget(tape)
+        call.tapes.clear()
 
     def drop_all(self) -> bool:
         """Let every graph go, to be computed again when needed; whether there was one."""
@@ -132,15 +155,24 @@ def cotangent_batch(members: Sequence[Member], like: Tensor) -> Tensor:
     for member in members:
         cotangent = member.call.cotangent
         assert cotangent is not None
-        batch[member.offset : member.offset + member.rows] = cotangent[member.start : member.stop]
+        batch[member.span] = cotangent[member.start : member.stop]
     return batch
+
+
+def shares_of(members: Sequence[Member]) -> dict[Session, int]:
+    """Rows by session."""
+    shares: dict[Session, int] = {}
+    for member in members:
+        session = member.call.job.session
+        shares[session] = shares.get(session, 0) + member.rows
+    return shares
 
 
 def add_row_gradient(member: Member, gradient: Tensor) -> None:
     """Put the gradient of a member's rows (a physical batch's, on any device) into its call's row
     gradient."""
     call, rows = member.call, member.call.rows
-    piece = gradient[member.offset : member.offset + member.rows].to(rows.device, rows.dtype)
+    piece = gradient[member.span].to(rows.device, rows.dtype)
     if member.rows == rows.shape[0]:
         call.row_gradient = piece
         return
