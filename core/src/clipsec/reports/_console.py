@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -17,10 +18,15 @@ from clipsec.reports._words import WORDS, headline, reason, tally
 from clipsec.results import ClassEvidence, Outcome, RunResult, Verdict
 
 REPORT_FILE = "report.html"
+FIRST_COLUMNS = 58
+"""Characters that class, score and success take beside each other."""
+FURTHER_COLUMN = 12
+"""Characters that one further measure takes, its heading folded."""
 
 
 def render_console(result: RunResult, console: Console | None = None, verbose: bool = False) -> None:
-    """Print a run. Per-class tables appear for findings, or for all checks if `verbose`; they are complete.
+    """Print a run. Per-class tables appear for findings, or for all checks if `verbose`; every class is
+    there, and as many measures as the terminal has room for.
 
     Every text of a model or plugin is printed literally: no markup, no escape sequence takes effect. What the
     terminal's encoding lacks becomes a question mark.
@@ -120,32 +126,39 @@ def _print_details(console: Console, name: str, verdict: Verdict, verbose: bool)
     if verbose and verdict.error is not None and verdict.error.traceback:
         console.print(_indented(_text(verdict.error.traceback, "dim", lines=True, longest=20_000)))
     if verdict.evidence and (verbose or verdict.outcome is Outcome.FINDING):
-        console.print(Padding(_classes(evidence_of(verdict)), (1, 0, 0, 2), expand=False))
+        evidence = evidence_of(verdict)
+        room = max(0, console.width - FIRST_COLUMNS) // FURTHER_COLUMN
+        console.print(Padding(_classes(evidence, evidence.other_keys[:room]), (1, 0, 0, 2), expand=False))
+        hidden = evidence.other_keys[room:]
+        if hidden:
+            names = ", ".join(title(key).lower() for key in hidden)
+            console.print(_indented(_text(f"Not shown here, but in the report: {names}", "dim")))
 
 
 def _indented(text: Text) -> Padding:
     return Padding(text, (0, 0, 0, 2), expand=False)
 
 
-def _classes(evidence: Evidence) -> Table:
+def _classes(evidence: Evidence, further: Sequence[str]) -> Table:
+    """Every class; of the further measures as many as the terminal has room for."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Class", overflow="fold")
     if evidence.score_key is not None:
         table.add_column(_text(title(evidence.score_key)), justify="right", no_wrap=True)
     if evidence.has_success:
         table.add_column("Success", justify="right", no_wrap=True)
-    for key in evidence.other_keys:
+    for key in further:
         table.add_column(_text(title(key)), justify="right", overflow="fold")
     for row in evidence.rows:
-        table.add_row(*_cells(evidence, row), style="bold red" if row.flagged else "")
+        table.add_row(*_cells(evidence, row, further), style="bold red" if row.flagged else "")
     return table
 
 
-def _cells(evidence: Evidence, row: ClassEvidence) -> list[Text]:
+def _cells(evidence: Evidence, row: ClassEvidence, further: Sequence[str]) -> list[Text]:
     mark = " (target)" if evidence.is_target(row) else " (flagged)" if row.flagged else ""
     cells = [_text(f"{visible(row.name)}{mark}")]
     if evidence.score_key is not None:
         cells.append(_text(evidence.text(row, evidence.score_key)))
     if evidence.has_success:
         cells.append(_text(f"{percent(row.measures.get(SUCCESS))} of {row.n:,}"))
-    return cells + [_text(evidence.text(row, key)) for key in evidence.other_keys]
+    return cells + [_text(evidence.text(row, key)) for key in further]

@@ -85,22 +85,19 @@ def _evidence(
     paired: Decision | None,
     artifacts: tuple[Artifact, ...],
 ) -> ClassEvidence:
-    measures = {
-        "score": decision.scores[position],
-        "loss": result.loss,
-        "success_rate": result.success_rate,
-        "anomaly_score": across.scores[position],
-    }
+    measures = {"score": decision.scores[position], "success_rate": result.success_rate}
     if result.base is not None and paired is not None:
         n = max(result.base.n, 1)
         measures |= {
-            "excess_rate": paired.scores[position],
-            "transfer_success_rate": result.base.transfer_hits / n,
             "null_success_rate": result.base.null_hits / n,
-            "transfer_loss": result.base.transfer_loss,
+            "transfer_success_rate": result.base.transfer_hits / n,
+            "loss": result.loss,
             "null_loss": result.base.null_loss,
+            "transfer_loss": result.base.transfer_loss,
             "p_value": result.base.p_value,
+            "excess_success": paired.scores[position],
         }
+    measures |= {"loss": result.loss, "anomaly_score": across.scores[position]}
     return ClassEvidence(
         index=result.index,
         name=plan.class_names[result.index],
