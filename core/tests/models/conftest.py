@@ -187,6 +187,12 @@ def clip_of() -> Callable[[str], ClipModel]:
     return get
 
 
+@pytest.fixture
+def new_clip() -> Callable[[str], ClipModel]:
+    """A small random model by family that nothing has been prepared from yet."""
+    return make_clip
+
+
 @pytest.fixture(params=TEXT_FAMILIES)
 def text_clip(request: pytest.FixtureRequest, clip_of: Callable[[str], ClipModel]) -> ClipModel:
     """Each family with a causal CLIP text tower."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import pytest
@@ -17,6 +18,7 @@ from clipsec.models import (
     coop_logits,
     encode_texts,
     meta_net_bias,
+    prepare_image_tower,
     prepare_prompt_head,
     prepare_zero_shot_head,
 )
@@ -209,6 +211,25 @@ def test_prompts_that_do_not_fit_are_refused(clip_of: Callable[[str], ClipModel]
     middle = attrs.evolve(prompts, class_token_position="middle")
     with pytest.raises(UnsupportedModelError, match="middle"):
         prepare_prompt_head(clip, middle, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_towers_made_without_gradients_have_them_later(
+    mode: Any, new_clip: Callable[[str], ClipModel]
+) -> None:
+    """Preparing inside no_grad or inference_mode gives the same towers, gradients included."""
+    clip = new_clip("open_clip quickgelu")
+    with mode():
+        tower = prepare_image_tower(clip, torch.bfloat16, CPU)
+        heads = [
+            prepare_zero_shot_head(clip, NAMES, torch.float32, CPU),
+            prepare_prompt_head(clip, cocoop(), torch.bfloat16, CPU),
+        ]
+    pixels = torch.rand(2, 3, 64, 64).bfloat16().requires_grad_()
+    for head in heads:
+        head.fn(tower.fn(pixels)).square().sum().backward()
+    assert pixels.grad is not None
+    assert bool(pixels.grad.any())
 
 
 def test_no_class_names_is_not_applicable(clip_of: Callable[[str], ClipModel]) -> None:

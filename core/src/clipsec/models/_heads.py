@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipsec.errors import MalformedModelError, NotApplicableError, UnsupportedModelError
-from clipsec.models._prepare import tensor_digest, tower_key
+from clipsec.models._prepare import outside_inference, tensor_digest, tower_key
 from clipsec.models._shared_prefix import SharedPrefixText, clean_name
 from clipsec.models._text_tower import encode_texts, text_part
 from clipsec.models._types import ClipModel, PromptState
@@ -63,6 +63,7 @@ def cocoop_logits(
     return logit_scale * cosine + logit_bias
 
 
+@outside_inference
 def prepare_zero_shot_head(
     clip: ClipModel, class_names: Sequence[str], dtype: torch.dtype, device: torch.device | str
 ) -> Tower:
@@ -82,6 +83,7 @@ def prepare_zero_shot_head(
     return _constant_head(clip, text, key, f"head zero-shot {len(class_names)} classes", device)
 
 
+@outside_inference
 def prepare_prompt_head(
     clip: ClipModel, prompts: PromptState, dtype: torch.dtype, device: torch.device | str
 ) -> Tower:
@@ -96,7 +98,8 @@ def prepare_prompt_head(
     device = torch.device(device)
     part = text_part(clip)
     label = f"head {prompts.method} {len(prompts.class_names)} classes"
-    ctx = prompts.ctx.detach().float().to(device)
+    # Copies: training may go on with the prompts it was given, a tower never changes.
+    ctx = prompts.ctx.detach().clone().float().to(device)
     parts = [part.digest, *_scale(clip), tensor_digest(prompts.ctx)]
     if prompts.meta_net is None:
         text = SharedPrefixText(clip, prompts.class_names, ctx.shape[-2], torch.float32, device)
@@ -106,7 +109,7 @@ def prepare_prompt_head(
         return _constant_head(clip, constant, key, label, device)
 
     text = SharedPrefixText(clip, prompts.class_names, ctx.shape[-2], dtype, device)
-    meta_net = {name: value.detach().float().to(device) for name, value in prompts.meta_net.items()}
+    meta_net = {name: value.detach().clone().float().to(device) for name, value in prompts.meta_net.items()}
     parts += [tensor_digest(prompts.meta_net[name]) for name in sorted(prompts.meta_net)]
 
     def head(features: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clipsec.errors import NotApplicableError, UnsupportedModelError
 from clipsec.models._attention import FastKernels
-from clipsec.models._prepare import agree, library_output, tower_key, warn_fallback
+from clipsec.models._prepare import agree, library_output, outside_inference, tower_key, warn_fallback
 from clipsec.models._prepare_cnn import Normalise, is_convolutional, prepare_module
 from clipsec.models._prepare_vit import encode_pixels, read_vision_weights
 from clipsec.models._types import ClipModel, VisualPart
@@ -26,6 +26,7 @@ every call (115 at 32)."""
 GRADIENT_COSINE = 0.99
 
 
+@outside_inference
 def prepare_image_tower(clip: ClipModel, dtype: torch.dtype, device: torch.device | str) -> Tower:
     """A frozen image tower: pixels in [0, 1] `[n, 3, S, S]` -> features `[n, E]` fp32, not normalised.
 
@@ -40,7 +41,7 @@ def prepare_image_tower(clip: ClipModel, dtype: torch.dtype, device: torch.devic
     device = torch.device(device)
     what = f"image tower of {clip.name}"
     encode, micro_batch = _prepare(part, dtype, device)
-    if not _agrees_with_stock(part, device):
+    if not _agrees_with_stock(part):
         warn_fallback(what, "the prepared tower disagrees with the stock module")
         return Tower(
             key=tower_key("stock image", part.digest, part.spec, dtype=torch.float32),
@@ -110,30 +111,26 @@ def stock_features(module: nn.Module, pixels: Tensor) -> Tensor:
     return library_output(module(pixels))
 
 
-def _agrees_with_stock(part: VisualPart, device: torch.device) -> bool:
-    """Two seeded noise pictures, in fp32: equal features to rounding, and input gradients that point the
-    same way.
+def _agrees_with_stock(part: VisualPart) -> bool:
+    """Two seeded noise pictures, in fp32, where the model lies: equal features to rounding, and input
+    gradients that point the same way.
 
     Gradients of CNNs jump at the kinks of their activations, so rounding may turn single ones by some per
     cent; a wrong formula turns all of them.
     """
-    size = part.spec.size
-    encode, _ = _prepare(part, torch.float32, device)
-    normalise = Normalise(part.spec.mean, part.spec.std)
-    home = next(part.module.parameters()).device
-    pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    prepared, prepared_gradient = _with_gradient(encode, pixels.to(device))
-    stock, stock_gradient = _with_gradient(
-        lambda x: stock_features(part.module, normalise.to(home)(x)), pixels.to(home)
-    )
+    size, home = part.spec.size, next(part.module.parameters()).device
+    pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(home)
+    normalise = Normalise(part.spec.mean, part.spec.std).to(home)
+    encode, _ = _prepare(part, torch.float32, home)
+    prepared, prepared_gradient = _with_gradient(encode, pixels)
+    stock, stock_gradient = _with_gradient(lambda x: stock_features(part.module, normalise(x)), pixels)
     cosine = torch.nn.functional.cosine_similarity(prepared_gradient.flatten(1), stock_gradient.flatten(1))
     return agree(prepared, stock) and bool((cosine > GRADIENT_COSINE).all())
 
 
-@torch.enable_grad()  # callers may prepare a tower inside no_grad
 def _with_gradient(encode: Encoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    rows = pixels.requires_grad_()
+    rows = pixels.clone().requires_grad_()
     features = encode(rows)
     weights = torch.linspace(-1, 1, features.shape[1], device=features.device)
     (gradient,) = torch.autograd.grad((features * weights).sum(), rows)
-    return features.detach().cpu(), gradient.cpu()
+    return features.detach(), gradient

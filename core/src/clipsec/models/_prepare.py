@@ -15,6 +15,11 @@ RELATIVE_TOLERANCE = 1e-4
 """How far a prepared tower may be from its stock module in fp32, relative to the largest feature."""
 
 
+outside_inference = torch.inference_mode(False)
+"""Decorates what makes a tower, since callers may be inside `no_grad` or `inference_mode`: the check needs
+a gradient, and weights cast in inference mode could never take part in one."""
+
+
 class PreparationWarning(UserWarning):
     """A fast tower disagrees with the module it was made from; the stock module is used, slower but right."""
 

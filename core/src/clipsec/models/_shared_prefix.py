@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipsec.errors import UnsupportedModelError, UsageError
 from clipsec.models._attention import attend
-from clipsec.models._prepare import agree, tower_key, warn_fallback
+from clipsec.models._prepare import agree, outside_inference, tower_key, warn_fallback
 from clipsec.models._prepare_blocks import ACTIVATIONS, Block
 from clipsec.models._text_tower import (
     StockText,
@@ -180,6 +180,7 @@ class SharedPrefixText:
     made, and run on the stock module with a `PreparationWarning` if they disagree.
     """
 
+    @outside_inference
     def __init__(
         self,
         clip: ClipModel,

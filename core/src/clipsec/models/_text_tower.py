@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipsec.errors import NotApplicableError, UnsupportedModelError, UsageError
-from clipsec.models._prepare import agree, library_output, tower_key, warn_fallback
+from clipsec.models._prepare import agree, library_output, outside_inference, tower_key, warn_fallback
 from clipsec.models._prepare_blocks import run_block, run_last_block
 from clipsec.models._text_weights import TextWeights, read_text_weights
 from clipsec.models._types import ClipModel, TextPart
@@ -109,6 +109,7 @@ def stock_features(module: nn.Module, ids: Tensor) -> Tensor:
 _checked: weakref.WeakKeyDictionary[TextPart, TextWeights | None] = weakref.WeakKeyDictionary()
 
 
+@outside_inference
 def text_weights(clip: ClipModel) -> TextWeights | None:
     """The fp32 weights view of a model's text tower, checked against its stock module on two texts.
 
@@ -162,6 +163,7 @@ def truncate_ids(clip: ClipModel, ids: Tensor) -> Tensor:
     return ids if weights is None else _cut(weights, ids)
 
 
+@outside_inference
 def prepare_text_tower(
     clip: ClipModel, dtype: torch.dtype, device: torch.device | str, length: int | None = None
 ) -> Tower:
