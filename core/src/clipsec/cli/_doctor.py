@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    import torch
 
 
 @click.command("doctor", short_help="What is installed, devices, thread settings, safe micro-batches.")
@@ -29,7 +33,7 @@ def doctor_command() -> int:
     return 0
 
 
-def matmul_rate(dtype: object, size: int = 1024, seconds: float = 0.5) -> float:
+def matmul_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
     """Best floating-point operations a second of a square matmul, over about `seconds`."""
     import torch
 

@@ -186,9 +186,9 @@ def run_command(
                 raise answer.error
             failures.append(answer.error)
             _print_failure(answer.item, answer.error)
-            continue
-        results.append(answer.value)
-        _print_result(answer.value, output, verbose)
+        elif answer.value is not None:
+            results.append(answer.value)
+            _print_result(answer.value, output, verbose)
     code = exit_code(verdict.outcome for result in results for verdict in result.verdicts.values())
     return code if not failures or code == 1 else 2
 

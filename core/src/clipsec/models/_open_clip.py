@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,10 +12,10 @@ import attrs
 from torch import Tensor, nn
 
 from clipsec.errors import ModelError, UnsupportedModelError, UsageError
-from clipsec.models._build import build, frozen
-from clipsec.models._digest import combine_digests, layer_facts, tensor_digests
+from clipsec.models._build import build
 from clipsec.models._files import read_json, shown_names, shown_path
 from clipsec.models._open_clip_config import check_model_config, image_spec
+from clipsec.models._open_clip_model import clip_from_open_clip, image_size
 from clipsec.models._suspect import LoadRequest, Suspect
 from clipsec.models._tokenizers import (
     CLIP_VOCABULARY,
@@ -25,7 +24,7 @@ from clipsec.models._tokenizers import (
     tokenizer_files,
     try_tokenizer,
 )
-from clipsec.models._types import ClipModel, ImageSpec, TextPart, Tokenizer, VisualPart
+from clipsec.models._types import ClipModel, Tokenizer
 from clipsec.models._weights import Weights, read_weights
 from clipsec.protocols import API_VERSION
 from clipsec_registry import printable
@@ -165,17 +164,24 @@ def _named(name: str, place: str, request: LoadRequest) -> _Source:
             f"{printable(place, 80)!r} is neither a file nor one of open_clip's tags for {name}",
             remedy=f"Tags: {shown_names(list(tags), 6) or 'none'}. For a file of your own, check its path.",
         )
-    notes = ()
-    quick_gelu = bool(tags[tag].get("quick_gelu", False))
-    if quick_gelu != bool(config.get("quick_gelu", False)):
-        # The best-known silent mis-load: open_clip itself only warns.
-        activation = "quick_gelu" if quick_gelu else "gelu"
-        notes = (
-            f"{name}@{tag} was trained with {activation}, so it was loaded with it, not as {name} says.",
-        )
-        config["quick_gelu"] = quick_gelu
+    config, notes = _as_trained(name, tag, config, tags[tag])
     weights = read_weights(_download(name, tag, tags[tag]), max_bytes=request.max_bytes)
     return _Source(name, config, _preprocess_of(tags[tag]), weights, None, notes)
+
+
+def _as_trained(
+    name: str, tag: str, config: dict[str, Any], published: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The configuration with the activation that published weights were trained with, and a note if it differs.
+    """The configuration with the activation that published weights were trained with, a note if it differs.
+    The best-known silent mis-load: open_clip itself only warns.
+    """
+    quick_gelu = bool(published.get("quick_gelu", False))
+    if quick_gelu == bool(config.get("quick_gelu", False)):
+        return config, ()
+    activation = "quick_gelu" if quick_gelu else "gelu"
+    note = f"{name}@{tag} was trained with {activation}, so it was loaded with it, not as {name} says."
+    return {**config, "quick_gelu": quick_gelu}, (note,)
 
 
 def _download(name: str, tag: str, published: Mapping[str, Any]) -> Path:
@@ -247,7 +253,7 @@ def _load(source: _Source, spec: str, request: LoadRequest) -> ClipModel:
         model,
         name=spec,
         architecture=architecture,
-        spec=image_spec(source.preprocess, _image_size(visual)),
+        spec=image_spec(source.preprocess, image_size(visual)),
         tokenizer=tokenizer,
         files=files,
         notes=source.notes + ((note,) if note else ()),
@@ -297,120 +303,3 @@ def _tokenizer(
         mode=text.get("tokenizer_mode") or "",
     )
     return tokenizer, f"Texts cannot be used: {why}." if why else ""
-
-
-def _image_size(visual: Any) -> int:
-    size = visual.image_size
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    if height != width:
-        raise UnsupportedModelError(
-            f"the image tower takes {height} x {width} pixels; only square pictures are supported",
-            remedy="Ask for a variant of the model with square input.",
-        )
-    return int(height)
-
-
-def clip_from_open_clip(
-    model: nn.Module,
-    *,
-    name: str,
-    architecture: str | None = None,
-    spec: ImageSpec | Mapping[str, Any] | None = None,
-    tokenizer: Tokenizer | None = None,
-    files: Mapping[str, str] | None = None,
-    notes: tuple[str, ...] = (),
-) -> ClipModel:
-    """A `ClipModel` around an open_clip `CLIP` or `CustomTextCLIP` in memory.
-
-    `spec` is the evaluation transform (an `ImageSpec` or an open_clip `preprocess_cfg`), by default the one
-    that `create_model` left on the tower, or OpenAI's. `tokenizer` is CLIP's own for a vocabulary of 49,408
-    tokens; other text towers need theirs, and are left out without it. The model is copied unless it is in
-    fp32, on the CPU, frozen and in eval mode already.
-
-    Raises `UnsupportedModelError` for any other kind of module.
-    """
-    from open_clip.model import CLIP, CustomTextCLIP
-
-    if not isinstance(model, CLIP | CustomTextCLIP):
-        raise UnsupportedModelError(
-            f"a {type(model).__name__} is not an open_clip CLIP",
-            remedy="Pass open_clip's CLIP or CustomTextCLIP.",
-        )
-    model = frozen(model)
-    visual: Any = model.visual
-    text: Any = model if isinstance(model, CLIP) else model.text
-    if not isinstance(spec, ImageSpec):
-        given = spec if spec is not None else getattr(visual, "preprocess_cfg", None) or {}
-        spec = image_spec(given, _image_size(visual))
-    width, context_length = text.token_embedding.weight.shape[1], text.positional_embedding.shape[0]
-    if tokenizer is None and text.token_embedding.weight.shape[0] == CLIP_VOCABULARY:
-        tokenizer = ClipTokenizer(context_length)
-
-    digests = tensor_digests(model.state_dict())
-    activation = _activation(model)
-    embed_dim = _embed_dim(text)
-    seen = {path: digest for path, digest in digests.items() if path.startswith("visual.")}
-    read = {path: digest for path, digest in digests.items() if not path.startswith(("visual.", "logit_"))}
-    facts = layer_facts(model)
-    visual_facts = {path: fact for path, fact in facts.items() if path.startswith("visual.")}
-    text_facts = {path: fact for path, fact in facts.items() if not path.startswith("visual.")}
-    text_facts |= {
-        "pooling": getattr(model, "text_pool_type", None) or getattr(text, "pool_type", "argmax"),
-        "causal": getattr(text, "attn_mask", None) is not None,
-        "tokenizer": getattr(tokenizer, "fingerprint", "given"),
-    }
-    common = {"library": "open_clip", "activation": activation}
-    logit_scale: Any = model.logit_scale
-    logit_bias: Any = model.logit_bias
-    return ClipModel(
-        name=name,
-        architecture=architecture or f"open_clip {type(model).__name__}",
-        activation=activation,
-        digest=combine_digests(
-            digests, visual=visual_facts, text=text_facts, image=attrs.asdict(spec), **common
-        ),
-        visual=VisualPart(
-            module=visual,
-            spec=spec,
-            embed_dim=embed_dim,
-            library="open_clip",
-            digest=combine_digests(seen, layers=visual_facts, image=attrs.asdict(spec), **common),
-        ),
-        text=None
-        if tokenizer is None
-        else TextPart(
-            module=text,
-            tokenizer=tokenizer,
-            context_length=context_length,
-            width=width,
-            embed_dim=embed_dim,
-            library="open_clip",
-            digest=combine_digests(read, layers=text_facts, **common),
-        ),
-        logit_scale=math.exp(float(logit_scale)),
-        logit_bias=0.0 if logit_bias is None else float(logit_bias),
-        files=dict(files or {}),
-        notes=notes,
-    )
-
-
-def _activation(model: nn.Module) -> str:
-    """The activation of the transformer blocks; timm's and ResNet towers have their own, the text tower
-    always one."""
-    text: Any = getattr(model, "text", model)
-    kinds = {type(layer).__name__ for layer in text.transformer.modules()}
-    if "QuickGELU" in kinds:
-        return "quick_gelu"
-    if any(
-        isinstance(layer, nn.GELU) and layer.approximate == "tanh" for layer in text.transformer.modules()
-    ):
-        return "gelu_tanh"
-    return "gelu" if "GELU" in kinds else ", ".join(sorted(kinds & {"ReLU", "SiLU"})) or "unknown"
-
-
-def _embed_dim(text: Any) -> int:
-    """Both towers end in the same space; the text tower says how wide it is without running."""
-    projection = text.text_projection
-    if projection is None:
-        return int(text.token_embedding.weight.shape[1])
-    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
