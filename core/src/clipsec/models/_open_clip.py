@@ -172,8 +172,8 @@ def _named(name: str, place: str, request: LoadRequest) -> _Source:
 def _as_trained(
     name: str, tag: str, config: dict[str, Any], published: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The configuration with the activation that published weights were trained with, and a note if it differs.
-    """The configuration with the activation that published weights were trained with, a note if it differs.
+    """The configuration with the activation that published weights were trained with, and a note on it.
+
     The best-known silent mis-load: open_clip itself only warns.
     """
     quick_gelu = bool(published.get("quick_gelu", False))
