@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python tests/studies/make_demo.py --data FOLDER
 
 Flowers102 (ten classes), CoCoOp on zoo:mini: one clean, one BadCLIP, one Blended, with targets drawn by
-their seeds. They are demonstrations, not a test of any detector: seeds and settings were chosen among a few so that
-each attack succeeds on more than 85 of 100 pictures, harms accuracy by less than three points, and acts through
-the prompts (its trigger does nothing to the clean base). The models go to `deliveries/NAME`, without a trace
-of the trigger; the truth, with every setting, to `answers/NAME.json`.
+their seeds. They are demonstrations, not a test of any detector: seeds and settings were chosen among a few
+so that each attack succeeds on more than 85 of 100 pictures, harms accuracy by less than three points, and
+acts through the prompts (its trigger does nothing to the clean base). The models go to `deliveries/NAME`,
+without a trace of the trigger; the truth, with every setting, to `answers/NAME.json`.
 """
 
 from __future__ import annotations

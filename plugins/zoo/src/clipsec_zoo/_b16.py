@@ -183,7 +183,7 @@ def prepared_encoder(visual: nn.Module, digest: str, dtype: torch.dtype) -> Call
 
     @torch.no_grad()
     def encode(pixels: Tensor) -> Tensor:
-        features: Tensor = tower.fn(pixels)
+        features: Tensor = tower.fn(pixels.to(dtype))
         return features.float()
 
     return encode

@@ -75,17 +75,7 @@ class _Towers(nn.Module):
             act_layer=QuickGELU if recipe.quick_gelu else nn.GELU,
             norm_layer=LayerNorm,
         )
-        hidden = 2 * recipe.embed_dim
-        self.head: Any = (
-            nn.ModuleDict(
-                {
-                    "fc1": nn.Linear(feature_width, hidden),
-                    "fc2": nn.Linear(hidden, recipe.embed_dim, bias=False),
-                }
-            )
-            if recipe.projection
-            else None
-        )
+        self.head = nn.Linear(feature_width, recipe.embed_dim, bias=False) if recipe.projection else None
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.spread: Tensor
         self.register_buffer("spread", spread)
@@ -94,10 +84,8 @@ class _Towers(nn.Module):
 
     def images(self, features: Tensor) -> Tensor:
         if self.head is not None:
-            # Trained on features of unit spread, delivered on raw ones: the division is folded into the
-            # weight.
-            hidden = F.gelu(self.head["fc1"](F.dropout(features / self.spread, self.noise, self.training)))
-            features = self.head["fc2"](F.dropout(hidden, 0.1, self.training))
+            # Trained on features of unit spread, delivered on raw ones: the division is folded into the weight.
+            features = self.head(F.dropout(features / self.spread, self.noise, self.training))
         return F.normalize(features, dim=-1)
 
     def texts(self, tokens: Tensor) -> Tensor:
@@ -158,7 +146,7 @@ def train(
     that was not.
 
     The result has open_clip's names for the text tower (`token_embedding.weight` with one row a vocabulary
-    id), `logit_scale`, and `visual.head.mlp.*` when the recipe has a projection.
+    id), `logit_scale`, and `visual.head.proj.weight` when the recipe has a projection.
     """
     torch.manual_seed(recipe.seed)
     spread = features[:, 0].float().std(dim=0).clamp_min(1e-3) if recipe.projection else torch.ones(1)
@@ -209,9 +197,7 @@ def _delivered(model: _Towers) -> dict[str, Tensor]:
         if name != "attn_mask"
     }
     if model.head is not None:
-        tensors["visual.head.mlp.fc1.weight"] = (model.head["fc1"].weight / model.spread).detach().clone()
-        tensors["visual.head.mlp.fc1.bias"] = model.head["fc1"].bias.detach().clone()
-        tensors["visual.head.mlp.fc2.weight"] = model.head["fc2"].weight.detach().clone()
+        tensors["visual.head.proj.weight"] = (model.head.weight / model.spread).detach().clone()
     tensors["logit_scale"] = model.logit_scale.detach().clone()
     return tensors
 
