@@ -24,6 +24,17 @@ def test_children_share_batches_and_come_back_in_input_order(lab):
     assert scheduler.counts("detector").tower_calls == 10
 
 
+def test_children_run_together_even_if_their_parent_runs_alone(lab):
+    """The bound on live problems of a run is not that of a Gather in it."""
+
+    def detector():
+        return (yield Gather(lab.inversions(lab.image)))
+
+    scheduler = Scheduler(micro_batch=32)
+    list(scheduler.as_completed([("detector", detector())], max_live=1))
+    assert scheduler.counts().tower_calls == 10
+
+
 def test_gathers_may_be_nested_and_repeated(lab):
     """A grandchild's result reaches its grandparent; two hundred rounds do not grow the stack."""
 

@@ -45,19 +45,30 @@ def test_a_late_session_gets_its_share_and_no_more(lab):
 
 
 def test_higher_priority_goes_first(lab):
-    """Within one run the priority is the same for all; a nested urgent run does not wait for the outer
-    one."""
+    """An urgent problem is carried to its end before others get another batch, whatever they have had."""
+    order = []
+    names = ["slow", "urgent", "other"]
+    problems = [(name, stepper(lab, order, name, 4)) for name in names]
+    scheduler = Scheduler(micro_batch=4)
+    list(scheduler.as_completed(problems, session=str, priority=lambda tag: 1 if tag == "urgent" else 0))
+    assert order[:3] == names  # all run their first lines
+    assert order[3:6] == ["urgent"] * 3
+    assert sorted(order[6:]) == ["other"] * 3 + ["slow"] * 3
+
+
+def test_a_nested_run_does_not_wait_for_the_outer_one(lab):
+    """What plugin code runs by itself is between it and the scheduler; the neighbours go on afterwards."""
     order = []
     scheduler = Scheduler(micro_batch=4)
 
     def outer():
         yield from stepper(lab, order, "before", 1)
-        list(scheduler.as_completed([("urgent", stepper(lab, order, "urgent", 3))], priority=5))
+        list(scheduler.as_completed([("inner", stepper(lab, order, "inner", 3))]))
         yield from stepper(lab, order, "after", 1)
 
     list(scheduler.as_completed([("outer", outer()), ("other", stepper(lab, order, "other", 5))]))
-    first, last = order.index("urgent"), max(i for i, who in enumerate(order) if who == "urgent")
-    assert order[first : last + 1] == ["urgent"] * 3
+    first = order.index("inner")
+    assert order[first : first + 4] == ["inner"] * 3 + ["after"]
 
 
 def test_problems_are_drawn_lazily(lab):

@@ -86,7 +86,7 @@ class ForwardPass:
         shares = shares_of(tape.members)
 
         def compute() -> list[Tensor]:
-            parts = [call.rows[start:stop] for call, start, stop in picked]
+            parts = [call.rows.detach()[start:stop] for call, start, stop in picked]
             tape.x = physical_batch(parts, size, tower.device, tower.dtype).requires_grad_(True)
             tape.aux = _stack_aux([[a[i:j] for a in c.aux] for c, i, j in picked], size, tower.device)
             tape.y = self._core.physical.forward(tower, key, tape.x, tape.aux, shares, "grad")

@@ -44,7 +44,7 @@ def attempt(call: Callable[[], T]) -> Attempt[T]:
     except Exception as error:
         frames = "".join(traceback.format_tb(error.__traceback__))
         error.__traceback__ = error.__context__ = None
-        error.add_note("In a physical batch of the scheduler:\n" + frames)
+        error.add_note("Raised below the scheduler, in:\n" + frames)
         return Attempt(error=error)
 
 

@@ -70,8 +70,9 @@ class Backward:
     last `Backward`. The answer is None; afterwards the leaves hold `.grad`.
 
     The result is what one `loss.backward()` over the uncut graph would leave, however the encodes are chained
-    or shared. Nothing is accumulated unless everything succeeded: after an error was thrown in, every `.grad`
-    is as it was. What lies between features and loss is traversed twice, so it must be pure.
+    or shared. Nothing is accumulated before all towers are pulled back: when one of them fails, for lack of
+    memory say, every `.grad` is as it was. What lies between features and loss is traversed twice, so it must
+    be pure. The features themselves are used up: a later loss may use them detached.
     """
 
     loss: Tensor

@@ -35,8 +35,9 @@ class Run:
         problems: Iterable[tuple[Hashable, Problem]],
         *,
         session: str | Callable[[Hashable], str],
-        priority: int,
+        priority: int | Callable[[Hashable], int],
         max_live: int,
+        gather_live: int,
     ) -> None:
         self._core = core
         self._session = session
@@ -48,7 +49,7 @@ class Run:
         """Families of which more problems may be drawn."""
         self._served: dict[Session, int] = {}
         self._live_by_session: dict[Session, int] = {}
-        self._max_live = max_live
+        self._gather_live = gather_live
         self._forward = ForwardPass(core, self._resume_with, self._standing, self._serve)
         self._backward = BackwardPass(core, self._resume_with)
 
@@ -124,7 +125,8 @@ class Run:
         parent = family.parent
         if parent is None:
             name = self._session if isinstance(self._session, str) else self._session(tag)
-            session, priority = self._core.session(name), self._priority
+            session = self._core.session(name)
+            priority = self._priority if isinstance(self._priority, int) else self._priority(tag)
         else:
             session, priority = parent.session, parent.priority
         job = Job(problem, tag, session, priority, next(self._orders), family)
@@ -269,7 +271,7 @@ class Run:
         except TypeError:
             self._reject(job, f"Gather wants an iterable of problems, not {type(request.problems).__name__}")
             return
-        family = Family(source, request.max_live or self._max_live, job, on_done=request.on_done)
+        family = Family(source, request.max_live or self._gather_live, job, on_done=request.on_done)
         job.children = family
         self._hungry[family] = None
 

@@ -88,23 +88,30 @@ class Scheduler:
         problems: Iterable[tuple[Hashable, Problem]],
         *,
         session: str | Callable[[Hashable], str] | None = None,
-        priority: int = 0,
+        priority: int | Callable[[Hashable], int] = 0,
         max_live: int | None = None,
     ) -> Iterator[Done]:
         """Run problems concurrently; yields a `Done` for each as it ends.
 
-        Problems are drawn lazily, at most `max_live` (by default four times the micro-batch) at a time, and
-        a `Done` that was not taken yet counts. Sessions (a name for all, or a function of the tag) get
-        equal shares of rows. A problem's error is in its `Done`; an error of the iterable itself,
-        KeyboardInterrupt and SystemExit close every problem and are raised. Closing the iterator cancels
-        what is live.
+        Problems are drawn lazily, at most `max_live` (by default four times the micro-batch) at a time, and a
+        `Done` that was not taken yet counts. Higher priorities are served first; within one, sessions get
+        equal shares of rows. Both are for all problems, or functions of the tag; the session is by default
+        that of the problem that calls this, outside of any problem "".
+
+        A problem's error is in its `Done`. An error of the iterable itself, KeyboardInterrupt and SystemExit
+        close every problem and are raised. Closing the iterator cancels what is live.
         """
         if max_live is not None and max_live < 1:
             raise ValueError(f"max_live must be at least 1, not {max_live}")
         if session is None:
             session = "" if self._core.running is None else self._core.running.name
         run = Run(
-            self._core, problems, session=session, priority=priority, max_live=max_live or self._max_live
+            self._core,
+            problems,
+            session=session,
+            priority=priority,
+            max_live=max_live or self._max_live,
+            gather_live=self._max_live,
         )
         return self._drain(run)
 
