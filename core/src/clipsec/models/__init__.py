@@ -11,7 +11,8 @@ from clipsec.models._heads import (
 )
 from clipsec.models._image_tower import prepare_image_tower
 from clipsec.models._load import load_clip, load_suspect
-from clipsec.models._open_clip import OpenClipLoader, clip_from_open_clip
+from clipsec.models._open_clip import OpenClipLoader
+from clipsec.models._open_clip_model import clip_from_open_clip
 from clipsec.models._prepare import PreparationWarning
 from clipsec.models._prompt_tuned import PromptTunedLoader, load_prompts
 from clipsec.models._save_prompts import save_prompts

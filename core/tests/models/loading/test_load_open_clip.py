@@ -321,6 +321,31 @@ def test_what_open_clip_published_decides_activation_and_preprocessing() -> None
     assert siglip["resize_mode"] == "squash"
 
 
+def test_published_weights_get_the_activation_they_were_trained_with() -> None:
+    """ViT-B-32@openai is quick_gelu although ViT-B-32 is not; the other combinations stay as they are."""
+    from open_clip.factory import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg
+
+    from clipsec.models._open_clip import _as_trained
+
+    def trained(name: str, tag: str) -> tuple[bool, int]:
+        config, notes = _as_trained(name, tag, get_model_config(name), get_pretrained_cfg(name, tag))
+        return bool(config.get("quick_gelu")), len(notes)
+
+    assert trained("ViT-B-32", "openai") == (True, 1)
+    assert trained("ViT-B-32-quickgelu", "openai") == (True, 0)
+    assert trained("ViT-B-32", "laion2b_s34b_b79k") == (False, 0)
+
+
+def test_a_tag_without_internet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Weights that cannot be fetched are an error that says how to bring them along."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="cannot be fetched") as caught:
+        load_suspect("open_clip:ViT-B-32@commonpool_s_s13m_b4k")
+    assert "open_clip:ViT-B-32@FILE" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "told"),
     [
