@@ -6,8 +6,9 @@ other.
 The suite names, for each half, data sets, seeds and attacks; no data set and no seed is in both halves.
 Every model lies in a folder whose name ends in a digest of all that decides it, so that a killed or
 extended build goes on where it stopped and a changed setting builds a new model. `models.json` lists what
-is there, with accuracy and success rate, and whether a poisoned model counts: its success on Seen is above
-`min_success` and its accuracy within `max_loss` of the clean model's, same data and seed.
+is there, also from other suites, with accuracy and success rate, and whether a poisoned model counts: its
+success on Seen is above `min_success` and its accuracy within `max_loss` of the clean model's, same data
+and seed.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ def describe(folder: Path, out: Path, model: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
+def earlier(out: Path) -> list[dict[str, Any]]:
+    """What other suites built into the same folder."""
+    listing = out / "models.json"
+    return json.loads(listing.read_text()) if listing.is_file() else []
+
+
 def judge(lines: list[dict[str, Any]], suite: dict[str, Any]) -> None:
     """Set `counts` of each model: whether it is what its label says."""
     clean = {
@@ -116,7 +123,7 @@ def main() -> None:
     check_halves(suite)
     base = load_suspect(arguments.base)
     base.base_name = arguments.base_name or arguments.base
-    lines, digests = [], {}
+    lines, digests = earlier(arguments.out), {}
     models = [model for model in wanted(suite) if arguments.half in (None, model["half"])]
     for position, model in enumerate(models, 1):
         data = arguments.data / model["dataset"]
@@ -132,7 +139,7 @@ def main() -> None:
                 print(f"{folder.name}: {error.message} {error.remedy}", flush=True)
                 continue
         line = describe(folder, arguments.out, model)
-        lines.append(line)
+        lines = [other for other in lines if other["folder"] != line["folder"]] + [line]
         judge(lines, suite)
         atomic_write(arguments.out / "models.json", (json.dumps(lines, indent=1) + os.linesep).encode())
         print(f"{position}/{len(models)} {folder.name}: {_words(line)}, {time.monotonic() - started:.0f} s")
