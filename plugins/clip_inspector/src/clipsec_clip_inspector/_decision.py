@@ -16,8 +16,8 @@ FEWEST_CLASSES = 8
 
 PAIRED_THRESHOLD = 0.15
 PAIRED_SOURCE = (
-    "fixed on twelve CoCoOp models on zoo:mini (DTD, CIFAR-10, Intel scenes, EuroSAT; six or ten classes), about "
-    "three times the highest score of a clean one; see docs/clip_inspector.md for models not used to choose it"
+    "fixed on twelve CoCoOp models on zoo:mini (DTD, CIFAR-10, Intel scenes, EuroSAT), two to three times "
+    "the highest score of a clean one; docs/clip_inspector.md has models not used to choose it"
 )
 SIGNIFICANCE = 0.001
 """Level of the exact test on the pictures, after Holm's correction over classes. Only small pools notice."""
