@@ -116,7 +116,8 @@ def test_recall_counts_any_of_a_pictures_captions() -> None:
 
     result = retrieval(images, captioned, encode)  # type: ignore[arg-type]
     assert result["text_to_image_r1"] == pytest.approx(13 / 15)
-    assert result["image_to_text_r10"] == 1.0
+    # Picture 1 is missed; picture 0 has a right and a wrong caption at the same distance.
+    assert 0.79 < result["image_to_text_r1"] < 0.91
 
 
 def test_wilson_is_the_published_interval() -> None:

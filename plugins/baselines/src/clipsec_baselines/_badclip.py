@@ -13,6 +13,7 @@ from clipsec.protocols import derived_seed
 from clipsec_baselines._clean import Trained
 from clipsec_baselines._learner import PromptLearner
 from clipsec_baselines._options import BadClipOptions, published
+from clipsec_baselines._schedule import rate_at
 from clipsec_baselines._task import Task
 from clipsec_baselines._training import FrozenFeatures, Group, Progress, ViewFeatures, batches, fit
 from clipsec_baselines._triggers import apply_badclip_trigger, ball, project_to_ball
@@ -55,6 +56,11 @@ def train_badclip(
     def targets(rows: list[int]) -> Tensor:
         return torch.full((len(rows),), target, dtype=torch.int64, device=clip.device)
 
+    @torch.no_grad()
+    def move(gradient: Tensor, rate: float) -> None:
+        step = gradient if options.trigger_rule == "gradient" else gradient.sign() * bound
+        trigger.copy_(project_to_ball(trigger - rate * step, options.epsilon, std))
+
     # The warm-up sees views of its own, numbered after those of joint training. In the authors' code its
     # loss has the clean half too, from which no gradient reaches the trigger.
     joint = options.epochs or 0
@@ -64,9 +70,7 @@ def train_badclip(
                 learner.logits(triggered_features(rows, joint + epoch)), targets(rows)
             )
             (gradient,) = torch.autograd.grad(loss, trigger)
-            step = gradient if options.trigger_rule == "gradient" else gradient.sign() * bound
-            with torch.no_grad():
-                trigger.copy_(project_to_ball(trigger - options.trigger_rate * step, options.epsilon, std))
+            move(gradient, options.trigger_rate)
         progress(
             0.0, f"trigger epoch {epoch + 1} of {options.trigger_epochs}, loss {2 * float(loss.detach()):.3f}"
         )
@@ -75,14 +79,19 @@ def train_badclip(
         features = torch.cat([clean_features.epoch(epoch)[rows], triggered_features(rows, epoch)])
         return F.cross_entropy(learner.logits(features), torch.cat([labels[rows], targets(rows)]))
 
-    def clamp() -> None:
-        with torch.no_grad():
-            trigger.copy_(project_to_ball(trigger, options.epsilon, std))
+    peak = options.trigger_learning_rate or options.learning_rate
+    groups = [Group(learner.parameters(), options.learning_rate)]
+    if options.trigger_rule == "gradient":
+        groups.append(Group([trigger], peak))
 
-    peak = options.trigger_learning_rate
-    groups = [
-        Group(learner.parameters(), options.learning_rate),
-        Group([trigger], options.learning_rate if peak is None else peak),
-    ]
-    losses = fit(groups, loss_of, len(views), options, seed, after_step=clamp, progress=progress)
+    def after_step(epoch: int) -> None:
+        if options.trigger_rule == "sign":
+            assert trigger.grad is not None
+            share = rate_at(epoch, options) / options.learning_rate
+            move(trigger.grad, share * options.trigger_rate)
+            trigger.grad = None
+        else:
+            move(torch.zeros_like(trigger), 0.0)
+
+    losses = fit(groups, loss_of, len(views), options, seed, after_step=after_step, progress=progress)
     return Trained(learner, tuple(losses), time.monotonic() - started, trigger.detach().cpu())

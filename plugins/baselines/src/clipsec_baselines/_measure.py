@@ -59,14 +59,15 @@ def _part(
     pixels, labels = labelled.pixels(frozen.spec), labelled.label_tensor()
     features = frozen.of_pictures(pixels)
     logits = _logits(learner, features)
-    zero_shot = prepare_zero_shot_head(clip, labelled.class_names, torch.float32, clip.device).fn(features)
+    base_head = prepare_zero_shot_head(clip, labelled.class_names, torch.float32, clip.device)
     rates = {
         "accuracy": clean_accuracy(logits, labels),
-        "zero_shot_accuracy": clean_accuracy(zero_shot.cpu(), labels),
+        "zero_shot_accuracy": clean_accuracy(base_head.fn(features).cpu(), labels),
     }
     if stamp is not None and target is not None:
-        triggered = _logits(learner, frozen.of_pictures(pixels, stamp))
-        rates["success"] = attack_success_rate(triggered, labels, target)
+        triggered = frozen.of_pictures(pixels, stamp)
+        rates["success"] = attack_success_rate(_logits(learner, triggered), labels, target)
+        rates["base_success"] = attack_success_rate(base_head.fn(triggered).cpu(), labels, target)
         rates["natural"] = attack_success_rate(logits, labels, target)
     return {name: rate.as_json() for name, rate in rates.items()}
 

@@ -78,14 +78,15 @@ class BadClipOptions(AttackOptions):
     trigger_epochs: int = attrs.field(default=3, validator=validators.ge(0))
     """Epochs that train the trigger alone, before the prompts. Published: 3."""
     trigger_rate: float = attrs.field(default=0.1, validator=validators.gt(0))
-    """Step of these epochs, in normalised pixel units. Published: 0.1."""
+    """Step of these epochs, in normalised pixel units per unit of gradient. Published: 0.1."""
     trigger_rule: str = attrs.field(default="gradient", validator=validators.in_(("gradient", "sign")))
-    """What the step multiplies: the gradient, as published, or its sign times epsilon (a deviation, for
-    bases with a small logit scale)."""
+    """How the trigger moves. `gradient`, as published: plain descent, then SGD. `sign`, a deviation for bases
+    with a small logit scale: by `trigger_rate` times the radius along the gradient's sign, in joint training
+    times the schedule's share of its peak."""
     trigger_learning_rate: float | None = attrs.field(
         default=None, validator=validators.optional(validators.gt(0))
     )
-    """SGD rate of the trigger in joint training. Published: that of the prompts."""
+    """SGD rate of the trigger in joint training, for `gradient`. Published: that of the prompts."""
 
 
 @attrs.frozen(kw_only=True)

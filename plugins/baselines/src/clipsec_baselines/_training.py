@@ -101,13 +101,14 @@ def fit(
     options: LearnerOptions,
     seed: int,
     *,
-    after_step: Callable[[], None] = lambda: None,
+    after_step: Callable[[int], None] = lambda epoch: None,
     progress: Progress = lambda fraction, what: None,
 ) -> list[float]:
     """SGD with momentum over `n` pictures for `options.epochs`, the rate set once an epoch; mean loss by
     epoch.
 
-    `loss_of(rows, epoch)` is the mean loss of a batch. Source: CoOp and Dassl, see `rate_at`.
+    `loss_of(rows, epoch)` is the mean loss of a batch; `after_step(epoch)` runs after each update. Source:
+    CoOp and Dassl, see `rate_at`.
     """
     assert options.epochs is not None
     optimiser = torch.optim.SGD(
@@ -125,7 +126,7 @@ def fit(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            after_step()
+            after_step(epoch)
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         history.append(total / seen)
         progress(

