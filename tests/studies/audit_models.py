@@ -25,7 +25,7 @@ from clipsec.data import LabelledSet, to_unit
 from clipsec.models import Suspect
 from clipsec.runner import environment
 from clipsec.scheduler import Scheduler
-from clipsec.store import atomic_write
+from clipsec.store import RunStore, atomic_write
 from clipsec_baselines import blend
 
 
@@ -39,16 +39,25 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="path without suffix")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--shared", type=Path)
+    parser.add_argument("--collect", action="store_true", help="report stored runs, audit nothing")
     given = parser.parse_args()
     pool = clipsec.ImagePool.from_folder(given.pool)
+    finished = [run.read_result() for run in RunStore(given.runs).runs()]
     lines: list[dict[str, Any]] = []
     for model in json.loads((given.models / "models.json").read_text()):
         suspect = clipsec.load_suspect(str(given.models / model["folder"]))
-        result = clipsec.audit(suspect, pool=pool, runs=given.runs, shared=given.shared)
+        if given.collect:
+            stored = [result for result in finished if result.suspect.digest == suspect.digest]
+            if not stored:
+                continue
+            result = max(stored, key=lambda each: each.started)
+        else:
+            result = clipsec.audit(suspect, pool=pool, runs=given.runs, shared=given.shared)
         line = {name: model.get(name) for name in ("half", "dataset", "attack", "seed", "target", "counts")}
         line |= {name: model.get(f"seen_{name}") for name in ("accuracy", "success")}
         line["trigger_on_base"] = trigger_on_base(suspect, given.models / model["folder"], model, given.data)
         lines += [line | said(name, verdict) for name, verdict in result.verdicts.items()]
+        lines[-1]["git_revision"] = result.environment.get("git revision", "")
         print(json.dumps(lines[-1]), flush=True)
     document = {"environment": environment(), "pool": pool.digest, "pictures": len(pool), "models": lines}
     atomic_write(given.out.with_suffix(".json"), json.dumps(document, indent=1).encode() + b"\n")

@@ -121,8 +121,8 @@ def _training(facts: dict[str, Any]) -> list[str]:
     return [
         f"{recipe['steps']} steps of {recipe['batch']} pictures with a text each{more}. AdamW at "
         f"{recipe['learning_rate']:g}, one cycle; in-batch contrastive loss in which equal words are "
-        f"positives; class words stand in one of {len(TEMPLATES)} generic templates; {views} of each picture, "
-        "encoded once by the frozen tower.",
+        f"positives; class words stand in one of {len(TEMPLATES)} generic templates; {views} of each "
+        "picture, encoded once by the frozen tower.",
         _table(["set", "pictures"], [*rows, ["all", f"{sum(sets.values()):,}"]]),
     ]
 
