@@ -15,7 +15,7 @@ import attrs
 import platformdirs
 import torch
 
-from clipsec.data import ImagePool, LabelledSet
+from clipsec.data import ImagePool, LabelledSet, to_unit
 from clipsec.errors import ClipsecError, ContractError, NotApplicableError
 from clipsec.models import Suspect, load_suspect, sanity_gate
 from clipsec.protocols import Context, Need
@@ -81,7 +81,7 @@ def audit(
     chosen = choose_detectors(registry or Registry(lock=find_lock()), detectors, options or {})
     scheduler = scheduler or Scheduler(cache=FeatureCache())
     shared_units = UnitStore(Path(shared) if shared is not None else default_shared_folder())
-    gate = sanity_gate(suspect)
+    gate = sanity_gate(suspect, pictures=_gate_pictures(suspect, pool))
     key = content_key(
         suspect=suspect.digest,
         pool="" if pool is None else pool.digest,
@@ -126,6 +126,16 @@ def audit(
         run.write_result(result)
         atomic_write(run.folder / REPORT_FILE, render_html(result, run.folder).encode())
     return result
+
+
+GATE_PICTURES = 8
+"""Pictures of the pool that the sanity gate sees beside its own synthetic ones."""
+
+
+def _gate_pictures(suspect: Suspect, pool: ImagePool | None) -> torch.Tensor | None:
+    if pool is None or suspect.base.visual is None:
+        return None
+    return to_unit(pool.pixels(suspect.base.visual.spec)[:GATE_PICTURES])
 
 
 @attrs.define(eq=False)
