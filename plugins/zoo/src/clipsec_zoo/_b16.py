@@ -110,6 +110,7 @@ def build_b16(
         size=_SIZE,
         identity="clip vit-b/16 bf16 " + source.member_sha256,
         batch=32,
+        shard=128,
         progress=lambda done, total: say(f"features {done}/{total}"),
     )
     vocabulary = vocabulary_of(examples, recipe.context_length)

@@ -15,8 +15,6 @@ from ._views import centre_view, views_of
 
 __all__ = ["evaluation_pixels", "training_features"]
 
-_SHARD = 1024
-
 
 def training_features(
     examples: Sequence[Example],
@@ -27,27 +25,29 @@ def training_features(
     size: int,
     identity: str,
     batch: int = 128,
+    shard: int = 1024,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the features of every example's views, fp16 [n, views, width].
 
     `tower` maps pixels in [0, 1] ([b, 3, size, size], fp32) to features; `identity` names it and its weights
     in the shards' keys, together with the pictures' digests, so that nothing stale is ever read.
+    A killed build loses at most one shard of `shard` pictures.
     """
     shards = []
     with ThreadPoolExecutor(4) as pool:
-        for start in range(0, len(examples), _SHARD):
-            part = examples[start : start + _SHARD]
+        for start in range(0, len(examples), shard):
+            part = examples[start : start + shard]
             digests = list(pool.map(lambda example: digest_file(example.path), part))
             key = stage_key(identity=identity, views=views, size=size, version=1, pictures=digests)
 
             def make(part: Sequence[Example] = part) -> dict[str, Tensor]:
                 return {"features": _encode(part, tower, pool, views, size, batch)}
 
-            path = folder / f"shard-{start // _SHARD:03d}.safetensors"
+            path = folder / f"shard-{start // shard:03d}.safetensors"
             shards.append(stage_tensors(path, key, make)["features"])
             if progress is not None:
-                progress(min(start + _SHARD, len(examples)), len(examples))
+                progress(min(start + shard, len(examples)), len(examples))
     return torch.cat(shards)
 
 
