@@ -73,7 +73,10 @@ TABLE = [
         "future_api",
         "vendor-future/visionary",
         ("ok", ""),
-        ("incompatible", "written for plugin API 99.0; this clipsec offers 1.0"),
+        (
+            "incompatible",
+            "written for plugin API 99.0; this clipsec offers 1.0, so the plugin is too new",
+        ),
     ),
     *(
         (fixture, plugin, row, row)

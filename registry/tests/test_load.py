@@ -17,7 +17,7 @@ from clipsec_registry import (
     Registry,
     Status,
 )
-from clipsec_registry._api import misfit, parse_api_version
+from clipsec_registry._api import ApiRange, misfit, parse_api_range, parse_api_version
 from clipsec_registry._text import printable
 
 
@@ -69,12 +69,12 @@ def test_a_good_plugin(install):
         ("class Plugin: pass", "it has no api_version", "state the plugin API"),
         (
             "class Plugin: api_version = 1.0",
-            "its api_version is not a string like '1.0'",
+            "its api_version is not a string like '1.0' or '>=1.0,<3.0'",
             "state the plugin API",
         ),
         (
             "class Plugin: api_version = '1'",
-            "its api_version is not a string like '1.0'",
+            "its api_version is not a string like '1.0' or '>=1.0,<3.0'",
             "state the plugin API",
         ),
         (
@@ -94,21 +94,43 @@ def test_faults_become_a_status(install, code, reason, remedy):
     assert remedy in record.remedy
 
 
+TOO_NEW = (
+    "Install a clipsec that offers plugin API {} (`pip install --upgrade clipsec`), or an older version of "
+    "vendor-x."
+)
+TOO_OLD = (
+    "Install a newer version of vendor-x (`pip install --upgrade vendor-x`), or a clipsec that still offers "
+    "plugin API {}."
+)
+
+
 @pytest.mark.parametrize(
-    ("version", "remedy"),
+    ("version", "age", "remedy"),
     [
-        ("99.0", "Upgrade clipsec, or install an older version of vendor-x."),
-        ("1.999", "Upgrade clipsec, or install an older version of vendor-x."),
-        ("0.9", "Install a newer version of vendor-x, or an older clipsec."),
+        ("99.0", "new", TOO_NEW.format("99.0")),
+        ("1.999", "new", TOO_NEW.format("1.999")),
+        (">=1.999,<3.0", "new", TOO_NEW.format("1.999")),
+        ("0.9", "old", TOO_OLD.format("0.9")),
+        (">=0.1,<1.0", "old", TOO_OLD.format(">=0.1,<1.0")),
     ],
 )
-def test_other_apis_are_incompatible(install, version, remedy):
-    """A plugin for another API is refused with both versions and a remedy for the right side."""
+def test_other_apis_are_incompatible(install, version, age, remedy):
+    """A plugin for another API is refused with both versions, which side is behind, and what to install."""
     plugin, record = load(install, f"class Plugin: api_version = {version!r}")
     assert plugin is None
     assert record.status is Status.INCOMPATIBLE
-    assert record.reason == f"written for plugin API {version}; this clipsec offers {API_VERSION}"
+    assert record.reason == (
+        f"written for plugin API {version}; this clipsec offers {API_VERSION}, so the plugin is too {age}"
+    )
     assert record.remedy == remedy
+
+
+@pytest.mark.parametrize("version", ["1.0", ">=1.0,<3.0", ">=0.5, <1.1"])
+def test_a_range_that_holds_our_api_fits(install, version):
+    """A plugin may accept several APIs; one of them is enough, and the record shows what it stated."""
+    plugin, record = load(install, f"class Plugin: api_version = {version!r}")
+    assert plugin is not None
+    assert (record.status, record.api_version) == (Status.OK, version)
 
 
 def test_ctrl_c_is_not_a_fault(install):
@@ -180,14 +202,37 @@ def test_uninstalled_meanwhile(install, site):
         registry.load(record)
 
 
-@given(st.integers(0, 999), st.integers(0, 999), st.integers(0, 999), st.integers(0, 999))
-def test_api_rule(major, minor, ours, least):
-    """It fits exactly when the major versions are equal and the minor one is not newer."""
-    problem = misfit((major, minor), "x", f"{ours}.{least}")
-    assert (problem is None) == (major == ours and minor <= least)
+VERSIONS = st.tuples(st.integers(0, 9), st.integers(0, 9))
 
 
-@given(st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.from_regex(r"[0-9]{1,7}\.[0-9]{1,7}")))
+def dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+@given(VERSIONS, VERSIONS)
+def test_api_rule(wanted, newest):
+    """A plain version fits exactly when the major versions are equal and the minor one is not newer."""
+    accepted = parse_api_range(dotted(wanted))
+    problem = misfit(accepted, "x", dotted(newest), dotted((newest[0], 0)))
+    assert (problem is None) == (wanted[0] == newest[0] and wanted[1] <= newest[1])
+
+
+@given(VERSIONS, VERSIONS, VERSIONS, VERSIONS)
+def test_api_ranges_fit_when_they_meet(first, end, oldest, newest):
+    """Two ranges fit exactly when some version lies in both; an empty one is no range."""
+    accepted = parse_api_range(f">={dotted(first)},<{dotted(end)}")
+    assert (accepted is None) == (first >= end)
+    if accepted is not None and oldest <= newest:
+        assert accepted == ApiRange(f">={dotted(first)},<{dotted(end)}", first, end)
+        # If any version lies in both, the later of the two beginnings does.
+        common = max(first, oldest) < end and max(first, oldest) <= newest
+        assert (misfit(accepted, "x", dotted(newest), dotted(oldest)) is None) == common
+
+
+ODD = st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.from_regex(r"[0-9]{1,7}\.[0-9]{1,7}"))
+
+
+@given(ODD)
 def test_api_versions_are_strict(version):
     """Only plain MAJOR.MINOR strings are versions, and they come back as written."""
     parsed = parse_api_version(version)

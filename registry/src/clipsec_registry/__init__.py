@@ -9,7 +9,7 @@ Knows neither torch nor CLIP, and imports nothing heavy: stevedore only when a p
 only when there is a lock.
 """
 
-from clipsec_registry._api import API_VERSION
+from clipsec_registry._api import API_VERSION, OLDEST_API_VERSION
 from clipsec_registry._errors import (
     LockError,
     PluginConflictError,
@@ -39,6 +39,7 @@ __all__ = [
     "API_VERSION",
     "FIRST_PARTY",
     "LOCK_NAME",
+    "OLDEST_API_VERSION",
     "Kind",
     "Lock",
     "LockError",

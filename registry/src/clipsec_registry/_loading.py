@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import attrs
 from stevedore.extension import ExtensionManager
 
-from clipsec_registry._api import misfit, parse_api_version
+from clipsec_registry._api import misfit, parse_api_range
 from clipsec_registry._discovery import Offer
 from clipsec_registry._errors import PluginError, PluginIncompatibleError, PluginLoadError
 from clipsec_registry._files import locate
@@ -69,19 +69,21 @@ def load_offer(offer: Offer, canonical_name: str) -> Loaded:
         raise
     except BaseException as error:
         raise _failure(error, offer, canonical_name) from error
-    version = parse_api_version(stated)
-    if version is None:
+    accepted = parse_api_range(stated)
+    if accepted is None:
         reason = (
-            "it has no api_version" if stated is _MISSING else "its api_version is not a string like '1.0'"
+            "it has no api_version"
+            if stated is _MISSING
+            else "its api_version is not a string like '1.0' or '>=1.0,<3.0'"
         )
         raise PluginLoadError(
             reason,
             remedy=f"Ask the authors of {author} to state the plugin API it is for.",
             plugin=canonical_name,
         )
-    if problem := misfit(version, author):
+    if problem := misfit(accepted, author):
         raise PluginIncompatibleError(problem[0], remedy=problem[1], plugin=canonical_name)
-    return Loaded(plugin, f"{version[0]}.{version[1]}", summary)
+    return Loaded(plugin, accepted.text, summary)
 
 
 def _failure(error: BaseException, offer: Offer, canonical_name: str) -> PluginError:

@@ -72,7 +72,7 @@ class PluginRecord:
     loaded: bool = False
     """Whether it was imported successfully in this process."""
     api_version: str = ""
-    """The plugin API it was written for; known once imported."""
+    """The plugin API it was written for, or the range that it accepts; known once imported."""
     _offer: Offer = attrs.field(repr=False, eq=False)
 
     @property

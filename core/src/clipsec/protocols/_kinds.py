@@ -31,7 +31,8 @@ class Plugin(Protocol):
     summary: ClassVar[str]
     """One line, shown by `clipsec list --load`."""
     api_version: ClassVar[str]
-    """The API it was written for, e.g. `1.0`."""
+    """The API it was written for, e.g. `1.0`, which accepts every later `1.x`; or the range that it accepts,
+    e.g. `>=1.0,<3.0`, when the author has tried it with a later major version."""
     needs: ClassVar[frozenset[Need]]
     options: ClassVar[type]
     """An attrs class with a default for every field; `context.options` is an instance."""
