@@ -1,0 +1,208 @@
+"""The battery for attacks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import safetensors.torch
+import torch
+
+from clipsec.models import Suspect, load_suspect
+from clipsec.protocols import Attack, AttackContext
+from clipsec_testkit._check import Battery, CheckFailed, CheckSkipped
+from clipsec_testkit._controls import control, spoiled
+from clipsec_testkit._toys import accuracy, build_toys, success_rate
+from clipsec_testkit._watch import Watch
+
+
+@attrs.define(eq=False)
+class AttackBattery(Battery):
+    """What every attack must keep to, on the clean toy."""
+
+    known: ClassVar[frozenset[str]] = frozenset({"options", "success", "accuracy_drop"})
+    names: ClassVar[tuple[str, ...]] = (
+        "facts",
+        "options",
+        "delivery",
+        "trigger_card",
+        "success",
+        "clean_accuracy",
+        "determinism",
+        "cancellation",
+        "base_untouched",
+        "no_network",
+        "no_stray_files",
+        "no_children",
+        "global_state",
+    )
+
+    def check_facts(self) -> None:
+        """It is an attack, and states a summary, its API version, its needs and its references."""
+        Battery.check_facts(self)
+        if not isinstance(self.plugin(), Attack):
+            raise CheckFailed("it has no method poison(context)")
+
+    def check_delivery(self) -> None:
+        """It writes a delivery that loads, into the folder it was given."""
+        self._suspect()
+
+    def check_trigger_card(self) -> None:
+        """A trigger card lies with the delivery, and says how to apply the trigger and what it hits."""
+        card, _ = self._card()
+        names = self._suspect().class_names
+        index = card.get("target_index")
+        if (
+            not isinstance(index, int)
+            or not 0 <= index < len(names)
+            or card.get("target_name") != names[index]
+        ):
+            raise CheckFailed("the card's target_index and target_name do not name one class of the delivery")
+
+    def check_success(self) -> None:
+        """Its trigger, applied as the card says, sends pictures of other classes to the target."""
+        card, folder = self._card()
+        if card["kind"] not in ("additive", "blend"):
+            raise CheckSkipped(f"this kit cannot apply a trigger of the kind {card['kind']!r}")
+        (tensor,) = safetensors.torch.load_file(folder / "trigger.safetensors").values()
+
+        def stamp(pixels: torch.Tensor) -> torch.Tensor:
+            if card["kind"] == "blend":
+                return (1 - card["ratio"]) * pixels + card["ratio"] * tensor
+            return (pixels + tensor).clamp(0, 1)
+
+        rate = success_rate(self._suspect(), build_toys().held_out, stamp, card["target_index"])
+        wanted = float(self.settings.get("success", 0.5))
+        if rate < wanted:
+            raise CheckFailed(f"the trigger works on {rate:.0%} of held-out pictures; {wanted:.0%} are asked")
+
+    def check_clean_accuracy(self) -> None:
+        """The poisoned toy is about as accurate on clean pictures as the base."""
+        before = accuracy(build_toys()["clean"].suspect, build_toys().held_out)
+        after = accuracy(self._suspect(), build_toys().held_out)
+        allowed = float(self.settings.get("accuracy_drop", 0.2))
+        if after < before - allowed:
+            raise CheckFailed(f"clean accuracy falls from {before:.0%} to {after:.0%}")
+
+    def check_determinism(self) -> None:
+        """The same seed gives the same model and the same trigger."""
+        first = self._suspect()
+        folder, _, error = self._poison(self.new_folder())
+        if error is not None:
+            raise CheckFailed(f"run again it raises {type(error).__name__}: {error}")
+        if load_suspect(str(folder)).digest != first.digest:
+            raise CheckFailed("two runs with one seed give two models")
+        if _tensors_of(folder) != _tensors_of(self._poisoned()):
+            raise CheckFailed("two runs with one seed give two triggers")
+
+    def check_cancellation(self) -> None:
+        """Interrupted, it leaves no delivery behind."""
+        told = []
+
+        def stop(fraction: float, what: str) -> None:
+            told.append(fraction)
+            raise KeyboardInterrupt
+
+        scratch = self.new_folder()
+        _, watch, error = self._poison(scratch, progress=stop)
+        if not told:
+            raise CheckSkipped("it reports no progress, so it could not be interrupted")
+        if not isinstance(error, KeyboardInterrupt):
+            raise CheckFailed("it swallows Ctrl-C")
+        left = [path for path in (scratch / "out").rglob("*") if path.is_file()]
+        if left:
+            raise CheckFailed(f"interrupted, it leaves {left[0].name} behind")
+        if watch.children:
+            raise CheckFailed(f"interrupted, it leaves {watch.children[0]}")
+
+    def check_base_untouched(self) -> None:
+        """It does not change the base."""
+        self._poisoned()
+        if self._runs["changed"]:
+            raise CheckFailed(f"it changes the {self._runs['changed'][0]}")
+
+    def check_no_network(self) -> None:
+        """It does not reach for the network."""
+        self.require_quiet(self._watches(), "network", "it tries to reach the network")
+
+    def check_no_stray_files(self) -> None:
+        """It writes nothing outside of its output, and leaves no temporary file."""
+        self.require_quiet(self._watches(), "writes", "it writes outside of its output")
+
+    def check_no_children(self) -> None:
+        """It leaves no process and no thread behind."""
+        self.require_quiet(self._watches(), "children", "it leaves something running")
+
+    def check_global_state(self) -> None:
+        """It leaves the program's settings as they were."""
+        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
+
+    def _poison(self, scratch: Path, **changes: Any) -> tuple[Path, Watch, BaseException | None]:
+        """Poison the clean toy into `scratch/out/delivery`, watched."""
+        toys, at = build_toys(), control("clean")
+        base = toys["clean"].save(scratch / "base")
+        at.suspect.base_name = f"local-dir:{base}"
+        settings: dict[str, Any] = {
+            "base": at.suspect,
+            "options": self.options(),
+            "labelled": at.labelled,
+            "held_out": toys.held_out,
+            "pool": at.pool,
+            "output": scratch / "out" / "delivery",
+            **changes,
+        }
+        folder, error = settings["output"], None
+        with Watch(scratch, scratch / "out") as watch:
+            try:
+                folder = Path(self.plugin().poison(AttackContext(**settings)))
+            except BaseException as raised:
+                error = raised
+        return folder, watch, error
+
+    def _poisoned(self) -> Path:
+        if "folder" not in self._runs:
+            scratch, before = self.new_folder(), control("clean").fingerprint()
+            folder, watch, error = self._poison(scratch)
+            after = control("clean").fingerprint()
+            self._runs["changed"] = [name for name in before if before[name] != after[name]]
+            if self._runs["changed"]:
+                spoiled("clean")
+            self._runs |= {"folder": folder, "watch": watch, "error": error, "output": scratch / "out"}
+        error = self._runs["error"]
+        if error is not None:
+            raise CheckFailed(f"it raises {type(error).__name__}: {error}") from error
+        folder = self._runs["folder"]
+        if not folder.resolve().is_relative_to(self._runs["output"].resolve()):
+            raise CheckFailed(f"it returns {folder}, which is not in its output")
+        return Path(folder)
+
+    def _suspect(self) -> Suspect:
+        folder = self._poisoned()
+        if "suspect" not in self._runs:
+            self._runs["suspect"] = load_suspect(str(folder))
+        suspect: Suspect = self._runs["suspect"]
+        return suspect
+
+    def _card(self) -> tuple[dict[str, Any], Path]:
+        """The card and the folder that it lies in."""
+        folder = self._poisoned()
+        place = next((p for p in (folder / "trigger", folder) if (p / "trigger.json").is_file()), None)
+        if place is None:
+            raise CheckFailed("there is no trigger.json in the delivery, nor in its folder trigger/")
+        card = json.loads((place / "trigger.json").read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or "kind" not in card:
+            raise CheckFailed("trigger.json does not say the kind of the trigger")
+        return card, place
+
+    def _watches(self) -> dict[str, Watch]:
+        self._poisoned()
+        return {"poisoning": self._runs["watch"]}
+
+
+def _tensors_of(folder: Path) -> list[str]:
+    return [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("trigger.safetensors"))
+    ]

@@ -1,0 +1,154 @@
+"""The battery for loaders of models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import torch
+
+from clipsec.errors import ClipsecError
+from clipsec.models import LoadRequest, Suspect, sanity_gate
+from clipsec.protocols import ModelLoader
+from clipsec_testkit._check import Battery, CheckFailed, CheckSkipped
+from clipsec_testkit._watch import Watch
+
+
+@attrs.define(eq=False)
+class ModelLoaderBattery(Battery):
+    """What every loader must keep to."""
+
+    known: ClassVar[frozenset[str]] = frozenset({"deliver", "spec"})
+    names: ClassVar[tuple[str, ...]] = (
+        "facts",
+        "recognition",
+        "loading",
+        "determinism",
+        "damaged_files",
+        "no_network",
+        "no_stray_files",
+        "no_children",
+        "global_state",
+    )
+
+    def check_facts(self) -> None:
+        """It is a loader, and states a summary and its API version."""
+        self.check_common_facts()
+        if not isinstance(self.plugin(), ModelLoader):
+            raise CheckFailed("it has no methods matches(spec) and load(spec, request)")
+
+    def check_recognition(self) -> None:
+        """It wants what it reads, and nothing else."""
+        spec, _ = self._delivered()
+        if not self.plugin().matches(spec):
+            raise CheckFailed(f"it does not want {spec}, which it is for")
+        empty = self.new_folder()
+        (empty / "notes.txt").write_text("no model\n", encoding="utf-8")
+        for other in (str(empty), str(empty / "missing"), "no-such-loader:thing", ""):
+            if self.plugin().matches(other):
+                raise CheckFailed(f"it wants {other!r}, which is no model")
+
+    def check_loading(self) -> None:
+        """It gives a frozen fp32 suspect on the CPU that passes the sanity gate."""
+        suspect = self._loaded()
+        base = suspect.base
+        if base.visual is None and base.text is None:
+            raise CheckFailed("the suspect has neither an image tower nor a text tower")
+        for part in (base.visual, base.text):
+            if part is None:
+                continue
+            if part.module.training:
+                raise CheckFailed("a tower is in training mode")
+            for name, tensor in part.module.named_parameters():
+                if tensor.requires_grad:
+                    raise CheckFailed(f"{name} is not frozen")
+                if tensor.device.type != "cpu" or tensor.dtype is not torch.float32:
+                    raise CheckFailed(f"{name} is {tensor.dtype} on {tensor.device}")
+        gate = sanity_gate(suspect)
+        if not gate.passed:
+            raise CheckFailed(f"the suspect fails the sanity gate: {gate.reason}")
+
+    def check_determinism(self) -> None:
+        """Loading twice gives the same digest."""
+        spec, _ = self._delivered()
+        first, again = self._loaded(), self.plugin().load(spec, LoadRequest())
+        if first.digest != again.digest:
+            raise CheckFailed("loaded twice, the suspect has two digests")
+
+    def check_damaged_files(self) -> None:
+        """A truncated file is refused with a remedy, or makes no difference to what is loaded."""
+        self._loaded()
+        spec, folder = self._delivered()
+        if folder is None:
+            raise CheckSkipped("the loader reads no files that this test could damage: set deliver")
+        whole = self._loaded().digest
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1)
+        for path in files:
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])
+            try:
+                digest = self.plugin().load(spec, LoadRequest()).digest
+            except ClipsecError as error:
+                if not error.remedy:
+                    raise CheckFailed(f"with {path.name} cut in half its error has no remedy") from error
+            except Exception as error:
+                raise CheckFailed(
+                    f"with {path.name} cut in half it raises {type(error).__name__}, not a ModelError"
+                ) from error
+            else:
+                if digest != whole:
+                    raise CheckFailed(f"with {path.name} cut in half it loads another model without a word")
+            finally:
+                path.write_bytes(content)
+
+    def check_no_network(self) -> None:
+        """It does not reach for the network."""
+        self.require_quiet(self._watches(), "network", "it tries to reach the network")
+
+    def check_no_stray_files(self) -> None:
+        """It writes nothing."""
+        self.require_quiet(self._watches(), "writes", "it writes")
+
+    def check_no_children(self) -> None:
+        """It leaves no process and no thread behind."""
+        self.require_quiet(self._watches(), "children", "it leaves something running")
+
+    def check_global_state(self) -> None:
+        """It leaves the program's settings as they were."""
+        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
+
+    def _delivered(self) -> tuple[str, Path | None]:
+        """The spec, and the folder whose files may be damaged."""
+        if "delivered" not in self._runs:
+            deliver, spec = self.settings.get("deliver"), self.settings.get("spec")
+            if deliver is None and spec is None:
+                raise CheckSkipped("the author names nothing to load: set deliver or spec")
+            folder = None
+            if deliver is not None:
+                folder = self.new_folder()
+                deliver = getattr(deliver, "__func__", deliver)
+                spec = str(deliver(folder))
+            self._runs["delivered"] = spec, folder
+        delivered: tuple[str, Path | None] = self._runs["delivered"]
+        return delivered
+
+    def _loaded(self) -> Suspect:
+        spec, _ = self._delivered()
+        if "loaded" not in self._runs:
+            # Once unwatched: what libraries do at their first import is not the loader's doing.
+            self.plugin().load(spec, LoadRequest())
+            scratch = self.new_folder()
+            with Watch(scratch, scratch / "none") as watch:
+                self._runs["loaded"] = self.plugin().load(spec, LoadRequest())
+            self._runs["watch"] = watch
+            shutil.rmtree(scratch, ignore_errors=True)
+        if not isinstance(self._runs["loaded"], Suspect):
+            raise CheckFailed(f"it gives a {type(self._runs['loaded']).__name__}, not a Suspect")
+        loaded: Suspect = self._runs["loaded"]
+        return loaded
+
+    def _watches(self) -> dict[str, Any]:
+        self._loaded()
+        return {"loading": self._runs["watch"]}

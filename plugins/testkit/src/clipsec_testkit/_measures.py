@@ -1,0 +1,185 @@
+"""The batteries for interfaces and repairs, which both work on a suspect through a context."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+
+from clipsec.models import Suspect, load_suspect
+from clipsec.protocols import Interface, Repair
+from clipsec.store import content_key
+from clipsec_testkit._check import Battery, CheckFailed
+from clipsec_testkit._controls import BACKDOORS, control, new_scheduler, spoiled
+from clipsec_testkit._toys import accuracy, build_toys, caption_success_rate, success_rate
+from clipsec_testkit._watch import Watch
+
+
+@attrs.define(eq=False)
+class ContextBattery(Battery):
+    """What interfaces and repairs share."""
+
+    method: ClassVar[str]
+    protocol: ClassVar[type]
+
+    def check_facts(self) -> None:
+        """It has its protocol's method, and states a summary, its API version, needs and references."""
+        Battery.check_facts(self)
+        if not isinstance(self.plugin(), self.protocol):
+            raise CheckFailed(f"it has no method {self.method}(context)")
+
+    def check_towers_untouched(self) -> None:
+        """It changes neither towers nor prompts nor pictures."""
+        self._value()
+        if self._runs["changed"]:
+            raise CheckFailed(f"it changes the {self._runs['changed'][0]}")
+
+    def check_no_network(self) -> None:
+        """It does not reach for the network."""
+        self.require_quiet(self._watches(), "network", "it tries to reach the network")
+
+    def check_no_stray_files(self) -> None:
+        """It writes nothing outside of its folder, and leaves no temporary file."""
+        self.require_quiet(self._watches(), "writes", "it writes outside of its folder")
+
+    def check_no_children(self) -> None:
+        """It leaves no process and no thread behind."""
+        self.require_quiet(self._watches(), "children", "it leaves something running")
+
+    def check_global_state(self) -> None:
+        """It leaves the program's settings as they were."""
+        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
+
+    def toy(self) -> str:
+        """The toy that it works on."""
+        raise NotImplementedError
+
+    def work(self, scratch: Path) -> tuple[Any, Watch]:
+        """Run it once; what it raises is raised."""
+        scheduler, options, at = new_scheduler(), self.options(), control(self.toy())
+        missing = sorted(frozenset(self.fact("needs")) - at.offers)
+        if missing:
+            raise CheckFailed(f"the toy {self.toy()} has not what it needs: {', '.join(missing)}")
+        with Watch(scratch, scratch / "out") as watch:
+            context = at.context(options, scratch / "out", scheduler)
+            value = getattr(self.plugin(), self.method)(context)
+            if inspect.isgenerator(value):
+                value = scheduler.run(value)
+        return value, watch
+
+    def _value(self) -> Any:
+        if "value" not in self._runs:
+            scratch, at = self.new_folder(), control(self.toy())
+            before = at.fingerprint()
+            value, watch = self.work(scratch)
+            after = at.fingerprint()
+            changed = [name for name in before if before[name] != after[name]]
+            if changed:
+                spoiled(self.toy())
+            self._runs |= {"value": value, "watch": watch, "changed": changed, "out": scratch / "out"}
+        return self._runs["value"]
+
+    def _watches(self) -> dict[str, Watch]:
+        self._value()
+        return {self.toy(): self._runs["watch"]}
+
+
+_QUIET = ("towers_untouched", "no_network", "no_stray_files", "no_children", "global_state")
+
+
+@attrs.define(eq=False)
+class InterfaceBattery(ContextBattery):
+    """What every interface must keep to."""
+
+    known: ClassVar[frozenset[str]] = frozenset({"options", "toy"})
+    names: ClassVar[tuple[str, ...]] = ("facts", "options", "measurement", "determinism", *_QUIET)
+    method: ClassVar[str] = "measure"
+    protocol: ClassVar[type] = Interface
+
+    def toy(self) -> str:
+        return str(self.settings.get("toy", "visual"))
+
+    def check_measurement(self) -> None:
+        """It measures something on a toy: plain data or an attrs class of it."""
+        value = self._value()
+        if value is None:
+            raise CheckFailed("it returns nothing")
+        _digest(value)
+
+    def check_determinism(self) -> None:
+        """The same seed gives the same measurement."""
+        if _digest(self._value()) != _digest(self.work(self.new_folder())[0]):
+            raise CheckFailed("two runs with one seed give two measurements")
+
+
+@attrs.define(eq=False)
+class RepairBattery(ContextBattery):
+    """What every repair must keep to."""
+
+    known: ClassVar[frozenset[str]] = frozenset({"options", "repairs", "success", "accuracy_drop"})
+    names: ClassVar[tuple[str, ...]] = (
+        "facts",
+        "options",
+        "delivery",
+        "success",
+        "clean_accuracy",
+        "determinism",
+        *_QUIET,
+    )
+    method: ClassVar[str] = "repair"
+    protocol: ClassVar[type] = Repair
+
+    def toy(self) -> str:
+        return str(self.settings.get("repairs", "visual"))
+
+    def check_delivery(self) -> None:
+        """It writes a model that loads, into the folder it was given."""
+        self._repaired()
+
+    def check_success(self) -> None:
+        """The planted trigger no longer works on the repaired model."""
+        if self.toy() not in BACKDOORS:
+            raise CheckFailed(f"repairs must name one of {', '.join(BACKDOORS)}, not {self.toy()!r}")
+        trigger = build_toys()[self.toy()].trigger
+        assert trigger is not None
+        suspect = self._repaired()
+        if trigger.tensor is None:
+            rate = caption_success_rate(suspect, trigger)
+        else:
+            rate = success_rate(suspect, build_toys().held_out, trigger.apply, trigger.target_index)
+        if rate > float(self.settings.get("success", 0.2)):
+            raise CheckFailed(
+                f"the trigger still works on {rate:.0%} of inputs (before: {trigger.success:.0%})"
+            )
+
+    def check_clean_accuracy(self) -> None:
+        """The repaired model is about as accurate on clean pictures as before."""
+        before = accuracy(build_toys()[self.toy()].suspect, build_toys().held_out)
+        after = accuracy(self._repaired(), build_toys().held_out)
+        if after < before - float(self.settings.get("accuracy_drop", 0.2)):
+            raise CheckFailed(f"clean accuracy falls from {before:.0%} to {after:.0%}")
+
+    def check_determinism(self) -> None:
+        """The same seed gives the same model."""
+        again = load_suspect(str(self.work(self.new_folder())[0]), class_names=self._names())
+        if again.digest != self._repaired().digest:
+            raise CheckFailed("two runs with one seed give two models")
+
+    def _names(self) -> tuple[str, ...]:
+        return control(self.toy()).suspect.class_names
+
+    def _repaired(self) -> Suspect:
+        folder = Path(self._value())
+        if not folder.resolve().is_relative_to(self._runs["out"].resolve()):
+            raise CheckFailed(f"it returns {folder}, which is not in its folder")
+        if "suspect" not in self._runs:
+            self._runs["suspect"] = load_suspect(str(folder), class_names=self._names())
+        suspect: Suspect = self._runs["suspect"]
+        return suspect
+
+
+def _digest(value: Any) -> str:
+    """A key for comparing measurements; refuses what is not plain data."""
+    return content_key(value=attrs.asdict(value) if attrs.has(type(value)) else value)
