@@ -18,14 +18,23 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from clipsec_registry._names import FIRST_PARTY, is_name, normalise, resembled
+from clipsec_registry._names import FIRST_PARTY, LOCAL, is_name, normalise, resembled
 from clipsec_registry._records import Kind
 from clipsec_registry._text import printable
 
 
+@attrs.frozen(eq=False)
+class LocalFile:
+    """One unpackaged file, as it was when it was read."""
+
+    path: Path
+    content: bytes = attrs.field(repr=False)
+    sha256: str
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Installation:
-    """One installed distribution."""
+    """One installed distribution, or what stands for one: an unpackaged file."""
 
     metadata: Distribution = attrs.field(repr=False)
     name: str
@@ -42,6 +51,8 @@ class Installation:
     problem: tuple[str, str] | None
     """Reason and remedy, when it is unclear whose it is."""
     note: str
+    local: LocalFile | None = None
+    """The unpackaged file; `folder` is then its path."""
 
     @property
     def first_party(self) -> bool:
@@ -164,6 +175,11 @@ def _problem(name: str, stated: str, folder: Path, beside: list[Path]) -> tuple[
         return (
             "its distribution's name is not made of letters, digits, '.', '_' and '-'",
             f"Uninstall it, or delete {where}.",
+        )
+    if name == LOCAL:
+        return (
+            f"its distribution is called {LOCAL}, which stands for unpackaged files",
+            f"Uninstall it: `pip uninstall {LOCAL}`.",
         )
     if beside:
         return (

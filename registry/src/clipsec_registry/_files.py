@@ -120,8 +120,11 @@ def digests(installation: Installation) -> dict[str, str]:
 
     A regular installation: the recorded files, and importable files that lie unrecorded in its packages (an
     extension module beside `x.py` would be imported in its place). An editable one, or one without a RECORD:
-    every file of the packages that its entry points name, and the list of these.
+    every file of the packages that its entry points name, and the list of these. An unpackaged file: itself,
+    as it was read.
     """
+    if installation.local is not None:
+        return {_encodable(installation.local.path.name): installation.local.sha256}
     root = installation.folder.parent
     names = None if installation.project is not None else recorded(installation)
     paths: dict[str, Path] = {}

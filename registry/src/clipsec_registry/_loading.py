@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
 from stevedore.extension import ExtensionManager
 
-from clipsec_registry._api import misfit, parse_api_range
+from clipsec_registry._api import API_VERSION, misfit, parse_api_range
 from clipsec_registry._discovery import Offer
 from clipsec_registry._errors import PluginError, PluginIncompatibleError, PluginLoadError
 from clipsec_registry._files import locate
+from clipsec_registry._local import import_local
 from clipsec_registry._names import module_of
 from clipsec_registry._text import describe, printable
 
@@ -58,10 +60,15 @@ def load_offer(offer: Offer, canonical_name: str) -> Loaded:
     What it prints goes to stderr, so that machine-readable output stays readable. Raises `PluginLoadError` or
     `PluginIncompatibleError`, and KeyboardInterrupt; nothing else.
     """
-    author = offer.by.name
+    local = offer.by.local
+    author = offer.by.name if local is None else local.path.name
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            plugin = OneEntryPoint(offer.entry_point).extensions[0].plugin
+            plugin = (
+                OneEntryPoint(offer.entry_point).extensions[0].plugin
+                if local is None
+                else import_local(local, offer.entry_point)
+            )
             stated = getattr(plugin, "api_version", _MISSING)
             summary = getattr(plugin, "summary", "")
             summary = printable(summary) if isinstance(summary, str) else ""
@@ -78,21 +85,30 @@ def load_offer(offer: Offer, canonical_name: str) -> Loaded:
         )
         raise PluginLoadError(
             reason,
-            remedy=f"Ask the authors of {author} to state the plugin API it is for.",
+            remedy=f"Ask the authors of {author} to state the plugin API it is for."
+            if local is None
+            else f"Write api_version = {API_VERSION!r} in the class.",
             plugin=canonical_name,
         )
     if problem := misfit(accepted, author):
-        raise PluginIncompatibleError(problem[0], remedy=problem[1], plugin=canonical_name)
+        reason, remedy = problem
+        if local is not None:
+            remedy = f"Bring {author} up to plugin API {API_VERSION}, and state that."
+        raise PluginIncompatibleError(reason, remedy=remedy, plugin=canonical_name)
     return Loaded(plugin, accepted.text, summary)
 
 
 def _failure(error: BaseException, offer: Offer, canonical_name: str) -> PluginError:
     module = module_of(offer.entry_point.value) or ""
-    location = locate(module) if module else None
-    remedy = f"Report it to the authors of {offer.by.name}; `pip uninstall {offer.by.name}` removes it."
+    if offer.by.local is not None:
+        home: Path | None = offer.by.local.path
+        remedy, or_else = f"Correct {printable(home)}.", "leave out its --plugin-path"
+    else:
+        location = locate(module) if module else None
+        home = location.home if location else None
+        or_else = f"uninstall {offer.by.name}"
+        remedy = f"Report it to the authors of {offer.by.name}; `pip uninstall {offer.by.name}` removes it."
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if isinstance(missing, str) and missing.split(".")[0] != module.split(".")[0]:
-        remedy = f"Install what provides the module {printable(missing, 80)}, or uninstall {offer.by.name}."
-    return PluginLoadError(
-        describe(error, location.home if location else None), remedy=remedy, plugin=canonical_name
-    )
+        remedy = f"Install what provides the module {printable(missing, 80)}, or {or_else}."
+    return PluginLoadError(describe(error, home), remedy=remedy, plugin=canonical_name)

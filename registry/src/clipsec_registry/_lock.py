@@ -183,6 +183,13 @@ def check(record: PluginRecord, lock: Lock) -> TrustProblem | None:
 def check_installation(by: Installation, lock: Lock) -> TrustProblem | None:
     """Compare a distribution with the lock: listed, same version, same files."""
     where = lock.path or LOCK_NAME
+    if by.local is not None:
+        return TrustProblem(
+            Refusal.UNLISTED,
+            f"{printable(by.local.path)} is an unpackaged file, and {where} lists distributions only",
+            "Make a package of it (`clipsec plugin new`), install it and run `clipsec plugin trust`; or run "
+            "without the lock.",
+        )
     trust = f"Look at {by.name} {by.version}, then run `clipsec plugin trust {by.name}`"
     locked = lock.distributions.get(by.name)
     if locked is None:
@@ -208,7 +215,7 @@ def check_installation(by: Installation, lock: Lock) -> TrustProblem | None:
 def check_origin(offer: Offer) -> TrustProblem | None:
     """Whether an import would execute the distribution's own files, not others before them on the path."""
     module = module_of(offer.entry_point.value)
-    location = locate(module) if module else None
+    location = locate(module) if module and offer.by.local is None else None
     if location is None or owns(offer.by, location):
         return None
     where = printable(location.origin) if location.origin else "somewhere that has no file"
@@ -220,6 +227,11 @@ def check_origin(offer: Offer) -> TrustProblem | None:
 
 
 def _measure(by: Installation) -> LockedDistribution:
+    if by.local is not None:
+        raise LockError(
+            f"{printable(by.local.path)} is an unpackaged file, and a lock lists distributions only",
+            remedy="Make a package of it with `clipsec plugin new` and install it.",
+        )
     files = digests(by)
     if not files:
         raise LockError(

@@ -20,6 +20,9 @@ FIRST_PARTY = frozenset(
 """The project's own distributions, as normalised names. An index lets nobody else take these; another
 index, or a folder on the path, may: only a lock file proves what a name does not."""
 
+LOCAL = "local"
+"""Stands for a distribution in the names of plugins from unpackaged files; no distribution may have it."""
+
 _RESERVED = {
     "clipsec": "console html json junit local open-clip prompt-tuned ray sarif transformers",
     "clipsec-amdet": "amdet",

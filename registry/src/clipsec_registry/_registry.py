@@ -44,11 +44,25 @@ _ERRORS: dict[Status, type[PluginError]] = {
 class Registry:
     """The installed plugins of the given kinds (default: all), under a lock if there is one.
 
-    Listing imports no plugin. Raises `LockError` if `lock` names a file that cannot be used.
+    `local` names unpackaged files whose plugins come too, as `local/NAME`; they never take a name from an
+    installed plugin, and no lock lets them in. Listing imports no plugin.
+
+    Raises `LockError` if `lock` names a file that cannot be used, `PluginNotFoundError` or
+    `PluginConflictError` if a local file cannot be.
     """
 
-    def __init__(self, *kinds: Kind | str, lock: Lock | str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        *kinds: Kind | str,
+        lock: Lock | str | os.PathLike[str] | None = None,
+        local: Iterable[str | os.PathLike[str]] = (),
+    ) -> None:
         self._kinds = frozenset(map(Kind, kinds)) or frozenset(Kind)
+        self._local: list[Offer] = []
+        if local := list(local):
+            from clipsec_registry._local import read_local
+
+            self._local = read_local(local)
         self.lock = lock if isinstance(lock, Lock) or lock is None else read_lock(lock)
         self._records: dict[_Key, PluginRecord] = {}
         self._plugins: dict[_Key, Any] = {}
@@ -56,7 +70,7 @@ class Registry:
 
     def refresh(self) -> None:
         """Look again at what is installed, e.g. after `pip install`; loaded plugins stay loaded."""
-        records = _resolve([_first_look(offer) for offer in discover()], self.lock)
+        records = _resolve([_first_look(offer) for offer in discover() + self._local], self.lock)
         fresh: dict[_Key, PluginRecord] = {}
         for record in records:
             if record.kind in self._kinds:
@@ -102,6 +116,7 @@ class Registry:
             found = [record for record in contest if not _is_impostor(record)] or (
                 same if not contest else []
             )
+            found = [record for record in found if not record.local] or found
         if not found:
             raise self._not_found(kind, name, same, records)
         if len(found) > 1:
@@ -233,15 +248,18 @@ def _first_look(offer: Offer) -> PluginRecord:
         name=printable(point.name, 80),
         distribution=by.name,
         version=by.version,
-        value=printable(point.value, 200),
+        value=printable(point.value if by.local is None else f"{by.local.path}:{point.attr}", 200),
         first_party=by.first_party,
         summary=by.summary,
         licence=by.licence,
         editable=by.project is not None,
+        local=by.local is not None,
         reason=by.note,
         offer=offer,
     )
     authors = f"Report it to the authors of {by.name}; `pip uninstall {by.name}` removes it."
+    if by.local is not None:
+        return record
     if by.problem is not None:
         return _with(record, Status.UNTRUSTED, *by.problem)
     if not is_name(point.name):
@@ -266,11 +284,11 @@ def _first_look(offer: Offer) -> PluginRecord:
 def _resolve(records: list[PluginRecord], lock: Lock | None) -> list[PluginRecord]:
     """Hold the plugins against the lock and against each other."""
     if lock is not None:
-        problems = {r.distribution: check_installation(r._offer.by, lock) for r in records}
+        problems = {by: check_installation(by, lock) for by in {record._offer.by for record in records}}
         records = [
             record
             if record.status is Status.UNTRUSTED
-            else _with_trust(record, problems[record.distribution] or check_origin(record._offer))
+            else _with_trust(record, problems[record._offer.by] or check_origin(record._offer))
             for record in records
         ]
     records = _without_repeats(records)
@@ -294,7 +312,7 @@ def _without_repeats(records: list[PluginRecord]) -> list[PluginRecord]:
 
 
 def _with_conflicts(record: PluginRecord, usable: list[PluginRecord]) -> PluginRecord:
-    if record.status is not Status.OK:
+    if record.status is not Status.OK or record.local:
         return record
     by_full_name = f"Ask for it as {record.canonical_name}"
     if _is_impostor(record):
@@ -310,6 +328,7 @@ def _with_conflicts(record: PluginRecord, usable: list[PluginRecord]) -> PluginR
         if other.kind == record.kind
         and normalise(other.name) == normalise(record.name)
         and other.distribution != record.distribution
+        and not other.local
         and not _is_impostor(other)
     ]
     if others:
