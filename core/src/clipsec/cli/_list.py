@@ -36,14 +36,23 @@ _STYLES = {
     metavar="FILE",
     help="Trust only what FILE lists.  [default: $CLIPSEC_LOCK, or clipsec.lock here if it exists]",
 )
+@click.option(
+    "--plugin-path",
+    "plugin_paths",
+    multiple=True,
+    metavar="FILE",
+    help="Show the plugins of this unpackaged .py file too; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for other programs.")
-def list_command(kinds: tuple[str, ...], load: bool, lock: Path | None, as_json: bool) -> int:
+def list_command(
+    kinds: tuple[str, ...], load: bool, lock: Path | None, plugin_paths: tuple[str, ...], as_json: bool
+) -> int:
     """Show every installed plugin, whose it is, and why one cannot be used.
 
     Without --load no plugin is imported: `ok` then means that nothing is known against it. A plugin that
     cannot be used does not make this command fail; `clipsec run --require NAME` does.
     """
-    registry = Registry(*kinds, lock=lock or find_lock())
+    registry = Registry(*kinds, lock=lock or find_lock(), local=plugin_paths)
     if load:
         for record in registry.records():
             registry.load(record)
@@ -81,7 +90,8 @@ def _print_table(records: Sequence[PluginRecord]) -> None:
         table.add_column(column, overflow="fold")
     for record in records:
         # Text, never strings: in strings rich would obey markup that comes from the plugin.
-        cells = [record.kind.value, record.name, record.version, record.distribution]
+        version = record.version[: len("sha256:") + 12] if record.local else record.version
+        cells = [record.kind.value, record.name, version, record.distribution]
         status = Text(record.status.value, style=_STYLES[record.status])
         table.add_row(*map(Text, cells), status, Text(why(record)))
     console.print(table)

@@ -32,6 +32,7 @@ _CONFIG_KEYS = {
     "device",
     "search_dtype",
     "plugin_options",
+    "plugin_paths",
 }
 
 
@@ -104,6 +105,13 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option(
     "--require", multiple=True, metavar="NAME", help="Fail when this plugin is missing (repeatable)."
 )
+@click.option(
+    "--plugin-path",
+    "plugin_paths",
+    multiple=True,
+    metavar="FILE",
+    help="Use the plugins of this unpackaged .py file too, as local/NAME; runs its code (repeatable).",
+)
 @click.option("--fresh", is_flag=True, help="Ignore what an earlier run stored.")
 @click.option(
     "--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"])
@@ -124,6 +132,7 @@ def run_command(
     search_dtype: str,
     lock: str | None,
     require: tuple[str, ...],
+    plugin_paths: tuple[str, ...],
     fresh: bool,
     output: str,
     quiet: bool,
@@ -151,7 +160,8 @@ def run_command(
     from clipsec_registry import Registry, find_lock
 
     use_all_cores()
-    registry = Registry(lock=lock or find_lock())
+    registry = Registry(lock=lock or find_lock(), local=plugin_paths)
+    _refuse_under_lock(registry)
     _require(registry, require)
     image_pool = _pool(registry, pool, output)
     names = read_lines(classes) if classes else None
@@ -191,6 +201,13 @@ def run_command(
             _print_result(answer.value, output, verbose)
     code = exit_code(verdict.outcome for result in results for verdict in result.verdicts.values())
     return code if not failures or code == 1 else 2
+
+
+def _refuse_under_lock(registry: Registry) -> None:
+    """Skipping a file that was asked for by name could read as if it had found nothing."""
+    for record in registry.records():
+        if record.local and record.status == "untrusted":
+            raise UsageError(f"--plugin-path cannot be used: {record.reason}", remedy=record.remedy)
 
 
 def _require(registry: Registry, names: tuple[str, ...]) -> None:

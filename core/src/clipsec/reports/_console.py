@@ -95,10 +95,14 @@ def _checks(result: RunResult) -> Table:
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-    """Canonical names to their last part, where no other check of the run has the same."""
+    """Canonical names to their last part, where no other check of the run has the same. A check
+    from an unpackaged file keeps the `local/` that says so."""
     last = {name: name.rpartition("/")[2] or name for name in names}
     counts = Counter(last.values())
-    return {name: last[name] if counts[last[name]] == 1 else name for name in names}
+    return {
+        name: last[name] if counts[last[name]] == 1 and not name.startswith("local/") else name
+        for name in names
+    }
 
 
 def score_text(verdict: Verdict) -> str:

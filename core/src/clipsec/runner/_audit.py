@@ -8,7 +8,9 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
@@ -88,19 +90,25 @@ def audit(
         reference="" if reference is None else reference.digest,
         seed=seed,
     )
-    with RunStore(runs).open(suspect.name, key) as run:
+    with ExitStack() as stack:
+        run = stack.enter_context(RunStore(runs).open(suspect.name, key))
         tasks = []
         for detector in chosen:
             context = None
             if detector.problem is None:
                 provenance = _provenance(detector, suspect, pool, reference, labelled, seed, search_dtype)
                 folder = run.verdict_folder(detector.name, provenance.key)
+                units, shared_by = UnitStore(folder / "units"), shared_units
+                if detector.record.local:
+                    # Nothing of an unpackaged file is reused: what it stores ends with the run.
+                    scratch = Path(stack.enter_context(TemporaryDirectory(prefix="clipsec-local-")))
+                    units, shared_by = UnitStore(scratch / "units"), UnitStore(scratch / "shared")
                 context = Context(
                     suspect=suspect,
                     options=detector.options,
                     scheduler=scheduler,
-                    units=UnitStore(folder / "units"),
-                    shared=shared_units,
+                    units=units,
+                    shared=shared_by,
                     folder=folder,
                     pool=pool,
                     labelled=labelled,
@@ -172,7 +180,18 @@ def _run_all(
         elif verdict.outcome is not Outcome.ERROR and task.context is not None:
             task.context.units.save(VERDICT_UNIT, verdict_to_json(verdict))
         verdicts[str(done.tag)] = verdict
-    return {task.chosen.name: verdicts[task.chosen.name] for task in tasks}
+    return {task.chosen.name: _flagged(task.chosen, verdicts[task.chosen.name]) for task in tasks}
+
+
+def _flagged(chosen: Chosen, verdict: Verdict) -> Verdict:
+    """Every format shows the notes, so every report says which check is nobody's installed plugin."""
+    if not chosen.record.local:
+        return verdict
+    note = (
+        f"local check: from an unpackaged file ({chosen.record.version[:19]}), not an installed plugin; "
+        "nothing of it is kept for later runs"
+    )
+    return attrs.evolve(verdict, notes=(note, *verdict.notes))
 
 
 def _as_problem(task: _Task) -> Problem:
