@@ -134,6 +134,14 @@ class RepairBattery(ContextBattery):
     def toy(self) -> str:
         return str(self.settings.get("repairs", "visual"))
 
+    def work(self, scratch: Path) -> tuple[Any, Watch]:
+        """A repaired prompt names the base it sits on, so the toy's base must lie somewhere."""
+        suspect = control(self.toy()).suspect
+        if suspect.prompts is not None and "base" not in self._runs:
+            self._runs["base"] = build_toys()["clean"].save(self.new_folder() / "base")
+            suspect.base_name = f"local-dir:{self._runs['base']}"
+        return ContextBattery.work(self, scratch)
+
     def check_delivery(self) -> None:
         """It writes a model that loads, into the folder it was given."""
         self._repaired()
