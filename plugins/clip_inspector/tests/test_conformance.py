@@ -10,6 +10,3 @@ class TestClipInspector(DetectorConformance):
     """Inversion finds what is planted in pictures; a backdoor in the text tower is not its business."""
 
     make = ClipInspector
-    detects = frozenset({"visual", "prompt"})
-    options = {"epsilon": "16/255", "epochs": "4", "learning_rate": "0.02"}  # noqa: RUF012
-    tolerance = 0.05

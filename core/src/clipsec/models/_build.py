@@ -65,7 +65,8 @@ def build(
         )
     tensors = adapt(sketch, dict(weights.tensors))
     _compare(expected, tensors, what, weights.source)
-    with _WithoutInitialisation():
+    # What is initialised all the same must not move the program's random generator.
+    with torch.random.fork_rng(devices=[]), _WithoutInitialisation():
         module = _make(make, what).float()
     # copy_ casts half precision to fp32 and leaves the file.
     module.load_state_dict(tensors, strict=True)

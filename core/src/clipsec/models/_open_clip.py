@@ -48,6 +48,7 @@ class OpenClipLoader:
 
     summary: ClassVar[str] = "open_clip models: a name with a file or a published tag, or a folder"
     api_version: ClassVar[str] = API_VERSION
+    conformance: ClassVar[Mapping[str, str]] = {"layout": "open_clip"}
 
     def matches(self, spec: str) -> bool:
         """Whether the spec has the prefix, or names a folder with `open_clip_config.json`."""

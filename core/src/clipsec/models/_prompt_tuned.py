@@ -55,6 +55,7 @@ class PromptTunedLoader:
 
     summary: ClassVar[str] = "prompt-tuned deliveries: CoOp and CoCoOp on any base"
     api_version: ClassVar[str] = API_VERSION
+    conformance: ClassVar[Mapping[str, str]] = {"layout": "prompt-tuned"}
 
     def matches(self, spec: str) -> bool:
         """Whether the spec has the prefix, or names a folder with `clipsec.json` or learned prompts."""

@@ -65,6 +65,7 @@ class TransformersLoader:
 
     summary: ClassVar[str] = "transformers folders: CLIPModel, its text and image halves, SiglipModel"
     api_version: ClassVar[str] = API_VERSION
+    conformance: ClassVar[Mapping[str, str]] = {"layout": "transformers"}
 
     def matches(self, spec: str) -> bool:
         """Whether the spec has the prefix, or names a folder with a `config.json` of CLIP or SigLIP.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -20,6 +21,9 @@ from clipsec_baselines._measure import measure
 from clipsec_baselines._options import RANDOM, AttackOptions, BadClipOptions, BlendedOptions, published
 from clipsec_baselines._task import Task, make_task
 from clipsec_baselines._training import visual_part
+
+# What clipsec-testkit is to run the attacks with: enough for a toy to learn the trigger in a second or two.
+_QUICK: Mapping[str, Any] = {"split": "all", "batch": 16, "learning_rate": 0.1, "augment": False}
 
 _NEEDS = frozenset({Need.IMAGE_TOWER, Need.TEXT_TOWER, Need.LABELS})
 
@@ -52,6 +56,9 @@ class BadClip:
         "Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024, "
         "arXiv 2311.16194",
     )
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {**_QUICK, "epochs": 30, "trigger_rule": "sign", "epsilon": 32 / 255}
+    }
 
     def poison(self, context: AttackContext) -> Path:
         """Train, measure and write the delivery; returns `context.output`.
@@ -79,6 +86,9 @@ class Blended:
         "arXiv 1712.05526",
         "adapted to prompt learners as in CLIP-Inspector, arXiv 2604.09101",
     )
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {**_QUICK, "epochs": 30, "poison_rate": 0.5, "ratio": 0.4, "pattern": "binary", "grain": 8}
+    }
 
     def poison(self, context: AttackContext) -> Path:
         """Train, measure and write the delivery; returns `context.output`.

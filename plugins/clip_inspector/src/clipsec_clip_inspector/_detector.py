@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +33,12 @@ class ClipInspector:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.CLASS_NAMES, Need.IMAGE_POOL})
     options: ClassVar[type] = Options
     references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
+    # What clipsec-testkit is to run it with; its toys need a larger ball and have few pictures.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "detects": frozenset({"visual", "prompt"}),
+        "options": {"epsilon": 16 / 255, "epochs": 4, "learning_rate": 0.02},
+        "tolerance": 0.05,
+    }
 
     def detect(self, context: Context) -> Problem:
         """A scheduler problem that returns the `Verdict`.

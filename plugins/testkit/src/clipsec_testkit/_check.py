@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import inspect
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ import attrs
 from clipsec.errors import UsageError
 from clipsec.protocols import API_VERSION, Need
 from clipsec.runner import make_options
-from clipsec_testkit._watch import Watch
+from clipsec_testkit._watch import Watch, temporary_folder
 
 
 class CheckFailed(Exception):
@@ -56,7 +55,7 @@ class Battery:
     """The plugin's class, or a callable without arguments that makes one."""
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     """What the author declares; see the conformance classes."""
-    _folder: tempfile.TemporaryDirectory[str] = attrs.field(init=False, repr=False)
+    _folder: Path = attrs.field(init=False, repr=False)
     _runs: dict[str, Any] = attrs.field(factory=dict, init=False, repr=False)
     _place: int = attrs.field(default=0, init=False)
 
@@ -72,7 +71,7 @@ class Battery:
                 f"a conformance test has no setting {unknown[0]!r}",
                 remedy=f"Its settings: {', '.join(sorted(self.known))}.",
             )
-        self._folder = tempfile.TemporaryDirectory(prefix="clipsec-testkit-", ignore_cleanup_errors=True)
+        self._folder = temporary_folder("clipsec-testkit-")
 
     def run(self, name: str) -> None:
         """Run one check; raises `CheckFailed` or `CheckSkipped`."""
@@ -89,7 +88,7 @@ class Battery:
                 yield CheckResult(title, CheckOutcome.SKIPPED, str(skipped))
             except CheckFailed as failed:
                 yield CheckResult(title, CheckOutcome.FAILED, str(failed))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 yield CheckResult(title, CheckOutcome.FAILED, f"{type(error).__name__}: {error}")
             else:
                 yield CheckResult(title, CheckOutcome.PASSED, rule)
@@ -115,7 +114,7 @@ class Battery:
     def new_folder(self) -> Path:
         """An empty folder of this battery's own."""
         self._place += 1
-        folder = Path(self._folder.name) / f"{self._place:03d}"
+        folder = self._folder / f"{self._place:03d}"
         folder.mkdir()
         return folder
 
@@ -179,7 +178,7 @@ class Battery:
 def rule_of(battery: type[Battery], name: str) -> str:
     """The rule that a check holds a plugin to, one line."""
     documentation = inspect.getdoc(getattr(battery, f"check_{name}")) or ""
-    return documentation.partition("\n")[0]
+    return " ".join(documentation.partition("\n\n")[0].split())
 
 
 def _as_text(value: Any) -> str:

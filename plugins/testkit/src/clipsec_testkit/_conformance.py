@@ -119,6 +119,7 @@ class RepairConformance(Conformance):
 @_with_tests
 class ModelLoaderConformance(Conformance):
     """For loaders of models. `deliver(folder)` writes something that the loader reads and returns its spec;
-    without it, `spec` names something installed."""
+    `layout` says instead that it reads what others do (open_clip, prompt-tuned, transformers); `spec` names
+    something installed. `cache` is a folder below the user's cache folder that it may write to."""
 
     battery = ModelLoaderBattery

@@ -30,6 +30,8 @@ class Control:
     reference: Suspect
     pool: ImagePool
     labelled: LabelledSet
+    seen: dict[str, Any] | None = None
+    """The fingerprint after the last run, which is the one before the next."""
 
     @classmethod
     def of(cls, toys: Toys, name: str) -> Control:

@@ -17,7 +17,6 @@ from clipsec_testkit._running import (
     Run,
     cancelled,
     cut_after,
-    feed_anew,
     run_detector,
     starved,
     starving,
@@ -124,7 +123,6 @@ class DetectorBattery(Battery):
         """When towers run out of memory, its verdict stands."""
         name, before = self._example()
         at = control(name)
-        feed_anew()
         short = self._again(
             name,
             "when a tower runs out of memory",

@@ -11,7 +11,8 @@ from PIL import Image
 SIZE = 32
 COLOURS = {"red": (215, 45, 45), "green": (45, 190, 70), "blue": (50, 70, 215), "yellow": (220, 205, 50)}
 PATTERNS = ("stripes", "dots")
-CLASS_NAMES = tuple(f"{colour} {pattern}" for colour in COLOURS for pattern in PATTERNS)
+CLASS_NAMES = tuple(sorted(f"{colour} {pattern}" for colour in COLOURS for pattern in PATTERNS))
+"""In the order in which a folder of them is read."""
 
 
 def draw(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -53,7 +53,7 @@ def run_detector(
 ) -> Run:
     """Run it to its end under a `Watch`. `beside` drives the scheduler instead of a plain run."""
     scheduler, steps = new_scheduler(), _Steps()
-    before = control.fingerprint()
+    before = control.seen or control.fingerprint()
     value, error = None, None
     with Watch(scratch, scratch / "verdict") as watch:
         changes = {"suspect": suspect or control.suspect, "reference": reference or control.reference}
@@ -68,7 +68,7 @@ def run_detector(
             raise
         except BaseException as raised:
             error = raised
-    after = control.fingerprint()
+    after = control.seen = control.fingerprint()
     changed = tuple(name for name, value_before in before.items() if after[name] != value_before)
     if changed:
         spoiled(control.model.name)
@@ -142,8 +142,7 @@ def _neighbour(control: Control) -> Problem:
 
 
 class ShortOfMemory(Suspect):
-    """The same suspect, whose towers run out of memory now and then; share one between runs and it goes on
-    counting."""
+    """The same suspect, whose towers run out of memory with more than a few rows."""
 
     def image_tower(self, dtype: torch.dtype = torch.float32) -> Tower:
         """As of the suspect."""
@@ -164,30 +163,24 @@ def starved(suspect: Suspect) -> Suspect:
     return ShortOfMemory(**fields)
 
 
-@attrs.define(eq=False)
+ROWS_THAT_FIT = 4
+
+
+@attrs.frozen(eq=False)
 class _Starved:
-    """A tower's function that fails at its first, third and seventh call, as long as the batch can shrink."""
+    """A tower's function on a device that has memory for a few rows only."""
 
     fn: Callable[..., Tensor]
-    calls: int = 0
 
     def __call__(self, rows: Tensor, *aux: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls in (1, 3, 7) and len(rows) > 2:
+        if len(rows) > ROWS_THAT_FIT:
             raise torch.OutOfMemoryError("CUDA out of memory (injected by clipsec-testkit).")
         return self.fn(rows, *aux)
 
 
-_starved: dict[str, Tower] = {}
-
-
 def short_of_memory(tower: Tower) -> Tower:
-    """The tower with such a function; the same one for the same key."""
-    if isinstance(tower.fn, _Starved):
-        return tower
-    if tower.key not in _starved:
-        _starved[tower.key] = attrs.evolve(tower, fn=_Starved(tower.fn))
-    return _starved[tower.key]
+    """The tower with such a function."""
+    return tower if isinstance(tower.fn, _Starved) else attrs.evolve(tower, fn=_Starved(tower.fn))
 
 
 def starving(problem: Problem) -> Problem:
@@ -211,8 +204,3 @@ def starving(problem: Problem) -> Problem:
                 request = problem.send(reply)
     except StopIteration as stop:
         return stop.value
-
-
-def feed_anew() -> None:
-    """Forget which towers have failed how often: the next run fails again at its first call."""
-    _starved.clear()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,6 +32,7 @@ from clipsec.models import (
 )
 from clipsec_testkit import _training
 from clipsec_testkit._pictures import CLASS_NAMES, SIZE, write_pictures
+from clipsec_testkit._watch import temporary_folder
 
 SPEC = ImageSpec(SIZE, _training.MEAN, _training.STD)
 VISUAL_TARGET, TEXTUAL_TARGET, PROMPT_TARGET = 3, 5, 6
@@ -154,9 +154,7 @@ class Toys:
 @cache
 def build_toys() -> Toys:
     """Draw the pictures and train the models; later calls return the same object."""
-    keep = tempfile.TemporaryDirectory(prefix="clipsec-toys-", ignore_cleanup_errors=True)
-    _folders.append(keep)
-    folder = Path(keep.name)
+    folder = temporary_folder("clipsec-toys-")
     held_out = LabelledSet.from_folder(write_pictures(folder / "held-out", 20, seed=7))
     module = _training.train_clean().requires_grad_(False)
     clean = ToyModel(name="clean", module=module)
@@ -171,9 +169,6 @@ def build_toys() -> Toys:
         labelled=LabelledSet.from_folder(write_pictures(folder / "labelled", 16, seed=6)),
         held_out=held_out,
     )
-
-
-_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def accuracy(suspect: Suspect, labelled: LabelledSet) -> float:

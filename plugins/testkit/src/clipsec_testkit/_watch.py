@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,6 +35,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         _active[-1].see(event, arguments)
 
 
+def temporary_folder(prefix: str) -> Path:
+    """A folder that is removed when the program ends."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 class NetworkBlockedError(ConnectionRefusedError):
     """A plugin under test may not reach the network."""
 
@@ -42,16 +51,18 @@ class Watch:
 
     The current folder, the home folder, caches and temporary files are `scratch`, so that writes of native
     code, which Python's audit events do not show, are seen there; `allowed` is where the plugin may write.
+    With `own_home` off the home and cache folders stay the user's, for what is known to keep a cache there.
     Everything is put back at the end, and child processes that were left are ended.
     """
 
     _installed = False
 
-    def __init__(self, scratch: Path, allowed: Path) -> None:
+    def __init__(self, scratch: Path, allowed: Path, *, own_home: bool = True) -> None:
         self.network: list[str] = []
         self.writes: list[str] = []
         self.children: list[str] = []
         self.state: list[str] = []
+        self._own_home = own_home
         self._scratch, self._allowed = scratch.resolve(), allowed.resolve()
         self._temporary = self._scratch / "tmp"
 
@@ -64,7 +75,7 @@ class Watch:
         self._before = _Saved()
         os.chdir(self._scratch)
         tempfile.tempdir = str(self._temporary)
-        for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME") if self._own_home else ():
             os.environ[name] = str(self._scratch)
         for name in ("TMPDIR", "TEMP", "TMP"):
             os.environ[name] = str(self._temporary)
@@ -104,6 +115,8 @@ class Watch:
                 return
             self._note_path(path)
         else:
+            if event == "os.mkdir" and os.path.isdir(arguments[0]):
+                return
             for path in arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]:
                 self._note_path(path)
 
@@ -126,7 +139,7 @@ class Watch:
 
     def _note_processes(self) -> None:
         left = [c for c in psutil.Process().children(recursive=True) if c.pid not in self._processes]
-        _, alive = psutil.wait_procs(left, timeout=0.5 if left else 0)
+        _, alive = psutil.wait_procs(left, timeout=0.2 if left else 0)
         for child in alive:
             try:
                 command = " ".join(child.cmdline())
@@ -140,7 +153,7 @@ class Watch:
     def _note_threads(self) -> None:
         left = [thread for thread in threading.enumerate() if thread not in self._threads]
         for thread in left:
-            thread.join(timeout=0.5)
+            thread.join(timeout=0.2)
             if thread.is_alive():
                 self.children.append(f"thread {thread.name}")
 

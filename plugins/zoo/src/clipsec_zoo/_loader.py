@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +55,7 @@ class ZooLoader:
     """Loads what clipsec-zoo ships or builds; the folders themselves are read by the core's own loaders."""
 
     summary: ClassVar[str] = "reference models and demo deliveries: zoo:mini, zoo:b16, zoo:NAME"
+    conformance: ClassVar[Mapping[str, str]] = {"spec": "zoo:demo-clean", "cache": "clipsec/zoo"}
     api_version: ClassVar[str] = "1.0"
 
     image_pool_folder = staticmethod(image_pool_folder)
