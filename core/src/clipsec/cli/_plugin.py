@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
+from clipsec.cli._check import check_command
 from clipsec_registry import LOCK_NAME, Lock, PluginRecord, Registry, Status, find_lock, read_lock, write_lock
 
 
-@click.group("plugin", short_help="Trust plugins before they are imported.")
+@click.group("plugin", short_help="Check and trust plugins.")
 def plugin_group() -> None:
-    """Trust plugins before they are imported."""
+    """Check and trust plugins."""
+
+
+plugin_group.add_command(check_command)
 
 
 @plugin_group.command("trust", short_help="Write the lock file.")
