@@ -30,7 +30,7 @@ from clipsec_registry._lock import (
     read_lock,
     write_lock,
 )
-from clipsec_registry._names import FIRST_PARTY
+from clipsec_registry._names import FIRST_PARTY, reserved_for
 from clipsec_registry._records import Kind, PluginRecord, Status
 from clipsec_registry._registry import Registry
 from clipsec_registry._text import printable
@@ -59,5 +59,6 @@ __all__ = [
     "find_lock",
     "printable",
     "read_lock",
+    "reserved_for",
     "write_lock",
 ]

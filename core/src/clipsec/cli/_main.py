@@ -25,7 +25,7 @@ _VERBS = {
         "list_command",
         "Every plugin: kind, name, version, whose, status and why.",
     ),
-    "plugin": ("clipsec.cli._plugin", "plugin_group", "Trust plugins before they are imported."),
+    "plugin": ("clipsec.cli._plugin", "plugin_group", "Write, check and trust plugins."),
     "report": ("clipsec.cli._report", "report_command", "Render a finished run again."),
     "run": ("clipsec.cli._run", "run_command", "Inspect delivered models; exit code for CI."),
 }

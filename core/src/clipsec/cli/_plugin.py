@@ -1,4 +1,4 @@
-"""`clipsec plugin trust`: write down which plugins may be imported."""
+"""`clipsec plugin`: write a new one, check one, write down which may be imported."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 import click
 
 from clipsec.cli._check import check_command
+from clipsec.cli._new import new_command
 from clipsec_registry import LOCK_NAME, Lock, PluginRecord, Registry, Status, find_lock, read_lock, write_lock
 
 
-@click.group("plugin", short_help="Check and trust plugins.")
+@click.group("plugin", short_help="Write, check and trust plugins.")
 def plugin_group() -> None:
-    """Check and trust plugins."""
+    """Write, check and trust plugins."""
 
 
 plugin_group.add_command(check_command)
+
+
+plugin_group.add_command(new_command)
 
 
 @plugin_group.command("trust", short_help="Write the lock file.")
