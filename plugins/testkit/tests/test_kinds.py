@@ -1,0 +1,147 @@
+"""The batteries of the other kinds pass what is good and catch what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+import torch
+
+from clipsec.data import to_unit
+from clipsec.models import LoadRequest, OpenClipLoader, Suspect
+from clipsec.protocols import AttackContext, Context, Need
+from clipsec.scheduler import Encode, Problem
+from clipsec_testkit import CheckOutcome, build_toys, check_plugin
+
+
+@attrs.frozen
+class Options:
+    share: float = 1.0
+
+
+class Facts:
+    summary: ClassVar[str] = "for a test"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER})
+    options: ClassVar[type] = Options
+    references: ClassVar[tuple[str, ...]] = ()
+
+
+class Accuracy(Facts):
+    """An interface: clean zero-shot accuracy."""
+
+    def measure(self, context: Context) -> Problem:
+        assert context.labelled is not None
+        assert context.suspect.base.visual is not None
+        pixels = to_unit(context.labelled.pixels(context.suspect.base.visual.spec))
+        logits = yield Encode(context.suspect.head(), (yield Encode(context.suspect.image_tower(), pixels)))
+        return {"accuracy": float((logits.argmax(1) == context.labelled.label_tensor()).float().mean())}
+
+
+class Replace(Facts):
+    """A repair, the surest: deliver another model."""
+
+    toy: ClassVar[str] = "clean"
+
+    def repair(self, context: Context) -> Path:
+        return build_toys()[self.toy].save(context.folder / "repaired")
+
+
+class DoesNothing(Replace):
+    toy = "visual"
+
+
+class Elsewhere(Replace):
+    def repair(self, context: Context) -> Path:
+        return build_toys()[self.toy].save(context.folder.parent / "repaired")
+
+
+class Random(Accuracy):
+    def measure(self, context: Context) -> Problem:
+        return {"accuracy": torch.seed()}
+        yield
+
+
+class Plant(Facts):
+    """An attack: deliver the toy that is poisoned already, with its card."""
+
+    toy: ClassVar[str] = "prompt"
+
+    def poison(self, context: AttackContext) -> Path:
+        toy = build_toys()[self.toy]
+        folder = toy.save(context.output)
+        trigger = build_toys()["prompt"].trigger
+        assert trigger is not None
+        trigger.save(folder / "trigger")
+        return folder
+
+
+class PlantsNothing(Plant):
+    toy = "clean-prompt"
+
+
+class PlantsNoCard(Plant):
+    def poison(self, context: AttackContext) -> Path:
+        return build_toys()[self.toy].save(context.output)
+
+
+class Loader(OpenClipLoader):
+    conformance = {"layout": "open_clip"}  # noqa: RUF012
+
+
+class WantsEverything(Loader):
+    def matches(self, spec: str) -> bool:
+        return True
+
+
+class Trainable(Loader):
+    def load(self, spec: str, request: LoadRequest) -> Suspect:
+        suspect = super().load(spec, request)
+        assert suspect.base.visual is not None
+        suspect.base.visual.module.requires_grad_(True)
+        return suspect
+
+
+class Forgiving(Loader):
+    """Takes a damaged file for a reason to load something else."""
+
+    def load(self, spec: str, request: LoadRequest) -> Suspect:
+        try:
+            return super().load(spec, request)
+        except Exception:
+            return build_toys()["visual"].fresh()
+
+
+class Crashes(Loader):
+    def load(self, spec: str, request: LoadRequest) -> Suspect:
+        try:
+            return super().load(spec, request)
+        except Exception as error:
+            raise KeyError("no remedy") from error
+
+
+TABLE: list[tuple[str, type, set[str]]] = [
+    ("interfaces", Accuracy, set()),
+    ("interfaces", Random, {"determinism", "global state"}),
+    ("repairs", Replace, set()),
+    ("repairs", DoesNothing, {"success"}),
+    ("repairs", Elsewhere, {"delivery", "success", "clean accuracy", "determinism", "no stray files"}),
+    ("attacks", Plant, set()),
+    ("attacks", PlantsNothing, {"success"}),
+    ("attacks", PlantsNoCard, {"trigger card", "success"}),
+    ("models", Loader, set()),
+    ("models", WantsEverything, {"recognition"}),
+    ("models", Trainable, {"loading"}),
+    ("models", Forgiving, {"damaged files"}),
+    ("models", Crashes, {"damaged files"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "plugin", "expected"), TABLE, ids=[row[1].__name__ for row in TABLE])
+def test_each_kind_catches_its_faults(kind: str, plugin: type, expected: set[str]) -> None:
+    """The good one fails nothing, each bad one what it breaks."""
+    results: list[Any] = list(check_plugin(kind, plugin))
+    failed = {result.check: result.why for result in results if result.outcome is CheckOutcome.FAILED}
+    assert set(failed) == expected, failed
