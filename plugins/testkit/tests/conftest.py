@@ -12,8 +12,8 @@ from clipsec_testkit import Toys
 
 @pytest.fixture(scope="session", autouse=True)
 def _small_heap(toy_clips: Toys) -> Iterator[None]:
-    """What importing torch left behind is not garbage: a collection after each injected out of memory (0.12 s,
-    six times a battery) need only look at what the tests make."""
+    """What importing torch left behind is not garbage: a collection after an injected out of memory (0.12 s,
+    six in a battery) need only look at what the tests make."""
     gc.collect()
     gc.freeze()
     yield
