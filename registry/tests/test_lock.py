@@ -94,6 +94,8 @@ def test_another_version_is_refused(install):
             lambda site: (site / "vendor_x-1.0.dist-info/entry_points.txt").write_text(
                 "[clipsec.detectors]\nvendor_x = os:system\n"
             ),
+            "entry point gone clipsec.detectors: vendor_x = vendor_x:Plugin; "
+            "entry point new clipsec.detectors: vendor_x = os:system; "
             "changed vendor_x-1.0.dist-info/entry_points.txt",
         ),
     ],
@@ -214,6 +216,7 @@ locked = st.builds(
     files=st.dictionaries(names, hashes, max_size=4),
     entry_points=st.lists(names, max_size=3).map(tuple),
     editable=st.booleans(),
+    signer=st.sampled_from(["", "github:acme/checks/release.yml", "ed25519:" + "A" * 43 + "="]),
 )
 
 
@@ -273,6 +276,8 @@ def test_a_lock_written_by_hand_can_be_read(tmp_path):
         ("version = 1\n" + (ENTRY + EMPTY) * 2, "lists a distribution twice"),
         ("version = 1\n" + ENTRY.replace("{}", "{a = 'b'}") + EMPTY, "not all SHA-256 digests"),
         ("version = 1\n" + ENTRY.replace("[]\n", "[1]\n") + EMPTY, "not all strings"),
+        ("version = 1\n" + ENTRY + EMPTY + "signer = 1", "`signer` of x is of the wrong type"),
+        ("version = 1\n" + ENTRY + EMPTY + "signer = 'ed25519:AAAA'", "`signer` of x is not a key"),
         (b"version = 1 # \xff", "is not TOML"),
         ("a = " + "[" * 100_000, "is not TOML"),
     ],

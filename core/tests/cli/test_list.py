@@ -77,7 +77,9 @@ def test_it_imports_neither_torch_nor_plugins(tmp_path):
 
 def test_a_plugin_that_seems_fine_was_not_imported(vendor):
     """Without --load, `ok` is not more than it says."""
-    assert ["reports", "paper", "2.0", "vendor-paper", "ok", "not imported yet"] in rows(invoke())
+    assert ["reports", "paper", "2.0", "vendor-paper", "not stated", "ok", "not imported yet"] in rows(
+        invoke()
+    )
     assert "vendor_paper" not in sys.modules
 
 
@@ -86,7 +88,7 @@ def test_load_shows_what_comes_of_it(vendor):
     done = invoke("--load", "--kind", "reports")
     assert done.exit_code == 0
     reason = "it called sys.exit(no [red]paper[/red]) while being imported (vendor_paper.py:2)"
-    assert ["reports", "paper", "2.0", "vendor-paper", "failed", reason] in rows(done)
+    assert ["reports", "paper", "2.0", "vendor-paper", "not stated", "failed", reason] in rows(done)
     assert "vendor-paper/paper: Report it to the authors of vendor-paper" in done.output
 
 

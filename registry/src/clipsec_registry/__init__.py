@@ -18,6 +18,7 @@ from clipsec_registry._errors import (
     PluginLoadError,
     PluginNotFoundError,
     PluginTrustError,
+    SignatureError,
 )
 from clipsec_registry._lock import (
     LOCK_NAME,
@@ -33,13 +34,17 @@ from clipsec_registry._lock import (
 from clipsec_registry._names import FIRST_PARTY, reserved_for
 from clipsec_registry._records import Kind, PluginRecord, Status
 from clipsec_registry._registry import Registry
+from clipsec_registry._signatures import read_public_key, sign_wheel, write_key_pair
 from clipsec_registry._text import printable
+from clipsec_registry._trust import ByPublisher, BySignature, trust
 
 __all__ = [
     "API_VERSION",
     "FIRST_PARTY",
     "LOCK_NAME",
     "OLDEST_API_VERSION",
+    "ByPublisher",
+    "BySignature",
     "Kind",
     "Lock",
     "LockError",
@@ -53,12 +58,17 @@ __all__ = [
     "PluginTrustError",
     "Refusal",
     "Registry",
+    "SignatureError",
     "Status",
     "TrustProblem",
     "check",
     "find_lock",
     "printable",
     "read_lock",
+    "read_public_key",
     "reserved_for",
+    "sign_wheel",
+    "trust",
+    "write_key_pair",
     "write_lock",
 ]

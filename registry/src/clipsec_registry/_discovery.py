@@ -162,11 +162,23 @@ def _installation(
         folder=folder,
         entry_points=entry_points,
         summary=printable(metadata.get("Summary") or ""),
-        licence=printable(metadata.get("License-Expression") or metadata.get("License") or "", 80),
+        licence=_licence(distribution, metadata),
         project=project,
         problem=_problem(name, str(metadata.get("Name") or ""), folder, beside),
         note="; ".join(notes),
     )
+
+
+def _licence(distribution: Distribution, metadata: Mapping[str, Any]) -> str:
+    """What the authors state: an SPDX expression (PEP 639), the older free text, or a classifier."""
+    stated = metadata.get("License-Expression") or metadata.get("License")
+    if not stated:
+        try:
+            classifiers = distribution.metadata.get_all("Classifier") or []
+        except Exception:  # as above
+            classifiers = []
+        stated = "; ".join(c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: "))
+    return printable(stated, 80)
 
 
 def _problem(name: str, stated: str, folder: Path, beside: list[Path]) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@
       x PluginIncompatibleError   written for another plugin API                        exit 2
       x PluginLoadError           importing it failed                                   exit 2
       x LockError                 the lock file cannot be read or written               exit 2
+      x SignatureError            who made a distribution cannot be verified            exit 2
 
 The shape is that of `clipsec.errors.ClipsecError`: a message, and a remedy sentence.
 """
@@ -52,3 +53,7 @@ class PluginLoadError(PluginError):
 
 class LockError(PluginError):
     """The lock file cannot be read, understood or written."""
+
+
+class SignatureError(PluginError):
+    """A signature or an attestation cannot be made, or does not prove what it should."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder, all_suffixes
@@ -15,6 +16,10 @@ import attrs
 
 from clipsec_registry._discovery import Installation
 from clipsec_registry._names import module_of
+from clipsec_registry._text import printable
+
+SIGNATURE_NAME = "clipsec-signature.json"
+"""A vendor's signature in a wheel's metadata folder: over all other files, as it cannot cover itself."""
 
 # Written by installers, not by the authors: they differ between two installations of the same wheel.
 _BY_INSTALLER = frozenset(
@@ -25,6 +30,7 @@ _BY_INSTALLER = frozenset(
         "INSTALLER",
         "REQUESTED",
         "direct_url.json",
+        SIGNATURE_NAME,
         "uv_build.json",
         "uv_cache.json",
     }
@@ -106,25 +112,34 @@ def recorded(installation: Installation) -> list[str] | None:
     except (OSError, ValueError, csv.Error):
         return None
     names = sorted({str(PurePosixPath(row[0])) for row in rows if row and row[0]})
-    return [name for name in names if _counts(PurePosixPath(name), installation.folder.name)] or None
+    return [name for name in names if counts(PurePosixPath(name), installation.folder.name)] or None
 
 
-def _counts(path: PurePosixPath, info: str) -> bool:
+def counts(path: PurePosixPath, info: str) -> bool:
+    """Whether a file of a distribution, whose metadata folder is called `info`, is digested."""
     if path.is_absolute() or ".." in path.parts or "__pycache__" in path.parts:
         return False
     return not (path.parent.name == info and path.name in _BY_INSTALLER)
 
 
 def digests(installation: Installation) -> dict[str, str]:
-    """The SHA-256 of every file of the distribution, by name, sorted.
+    """The SHA-256 of every file of `paths_of`, by name, sorted; without those that cannot be read.
 
-    A regular installation: the recorded files, and importable files that lie unrecorded in its packages (an
-    extension module beside `x.py` would be imported in its place). An editable one, or one without a RECORD:
-    every file of the packages that its entry points name, and the list of these. An unpackaged file: itself,
-    as it was read.
+    Of an unpackaged file: its own, as it was read.
     """
     if installation.local is not None:
         return {_encodable(installation.local.path.name): installation.local.sha256}
+    found = {name: sha256_of(path) for name, path in paths_of(installation).items()}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def paths_of(installation: Installation) -> dict[str, Path]:
+    """Every file of an installed distribution that counts, by name, sorted.
+
+    A regular installation: the recorded files, and importable files that lie unrecorded in its packages (an
+    extension module beside `x.py` would be imported in its place). An editable one, or one without a RECORD:
+    every file of the packages that its entry points name, and the list of these.
+    """
     root = installation.folder.parent
     names = None if installation.project is not None else recorded(installation)
     paths: dict[str, Path] = {}
@@ -145,14 +160,41 @@ def digests(installation: Installation) -> dict[str, str]:
                     paths |= dict(_walk(location.home, location.name))
                 else:
                     paths[location.name] = location.home
-    found = {name: _sha256(path) for name, path in sorted(paths.items())}
-    return {_encodable(name): digest for name, digest in found.items() if digest is not None}
+    return {_encodable(name): path for name, path in sorted(paths.items())}
+
+
+def startup_files(installation: Installation) -> list[str]:
+    """Recorded files that Python executes at every start, whatever any lock says.
+
+    `.pth` files in the site folder may hold code; `sitecustomize` and `usercustomize` are imported. The one
+    `.pth` file of an editable installation, which names its folder, is not among them.
+    """
+    if installation.project is not None:
+        return []
+    names = recorded(installation) or []
+    customs = ("sitecustomize", "usercustomize")
+    return [n for n in names if (n.endswith(".pth") and "/" not in n) or re.split("[./]", n)[0] in customs]
 
 
 def total(files: Mapping[str, str]) -> str:
     """One digest for all of them, `sha256:...`: over the lines `DIGEST  NAME`, sorted by name."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def difference(expected: Mapping[str, str], files: Mapping[str, str]) -> str:
+    """Which files changed, were added and are missing, by name; empty when all digests are equal."""
+    parts = {
+        "changed": [name for name in sorted(files) if expected.get(name, files[name]) != files[name]],
+        "added": sorted(set(files) - set(expected)),
+        "missing": sorted(set(expected) - set(files)),
+    }
+    return "; ".join(f"{verb} {_some(names)}" for verb, names in parts.items() if names)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(printable(name, 120) for name in names[:3]) + more
 
 
 def _packages(names: list[str]) -> list[str]:
@@ -180,7 +222,7 @@ def _walk(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
             yield str(PurePosixPath(name, path.relative_to(folder).as_posix())), path
 
 
-def _sha256(path: Path) -> str | None:
+def sha256_of(path: Path) -> str | None:
     """None for a file that is missing or cannot be read; a device or a pipe is never opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):

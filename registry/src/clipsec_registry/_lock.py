@@ -9,6 +9,7 @@
     version = "0.1.0"
     digest = "sha256:..."             # over the table of files below
     editable = false
+    signer = "ed25519:..."            # only if it was verified: the vendor's key, or the publisher
     entry-points = ["clipsec.detectors: clip-inspector = clipsec_clip_inspector:ClipInspector"]
 
     [distribution.files]
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from clipsec_registry._errors import LockError
-from clipsec_registry._files import digests, locate, owns, total
+from clipsec_registry._files import difference, digests, locate, owns, total
 from clipsec_registry._names import is_name, module_of, normalise
 from clipsec_registry._text import printable
 
@@ -51,6 +52,8 @@ class LockedDistribution:
     """SHA-256 by file name, relative to the site folder."""
     entry_points: tuple[str, ...] = ()
     editable: bool = False
+    signer: str = ""
+    """Who vouched for these files when they were trusted: `ed25519:KEY`, or a publisher (PEP 740)."""
 
     @property
     def digest(self) -> str:
@@ -192,6 +195,8 @@ def check_installation(by: Installation, lock: Lock) -> TrustProblem | None:
         )
     trust = f"Look at {by.name} {by.version}, then run `clipsec plugin trust {by.name}`"
     locked = lock.distributions.get(by.name)
+    if locked is not None and locked.signer:
+        trust = f"Run `clipsec plugin trust {by.name}`, which verifies that it is by {locked.signer} too"
     if locked is None:
         return TrustProblem(
             Refusal.UNLISTED, f"{by.name} is not listed in {where}", f"{trust}, or uninstall it."
@@ -203,11 +208,12 @@ def check_installation(by: Installation, lock: Lock) -> TrustProblem | None:
             f"{trust}, or run `pip install {by.name}=={printable(locked.version, 40)}`.",
         )
     files = digests(by)
-    if files == dict(locked.files) and locked.editable == (by.project is not None):
+    problem = _difference(locked, files, by)
+    if not problem:
         return None
     return TrustProblem(
         Refusal.FILES,
-        f"the files of {by.name} {by.version} are not those in {where}: {_difference(locked, files, by)}",
+        f"the files of {by.name} {by.version} are not those in {where}: {problem}",
         f"Find out who changed them; then reinstall it, or run `clipsec plugin trust {by.name}`.",
     )
 
@@ -243,9 +249,7 @@ def _measure(by: Installation) -> LockedDistribution:
         name=by.name,
         version=by.version,
         files=files,
-        entry_points=tuple(
-            sorted(f"{point.group}: {point.name} = {point.value}" for point in by.entry_points)
-        ),
+        entry_points=_points(by),
         editable=by.project is not None,
     )
 
@@ -253,17 +257,20 @@ def _measure(by: Installation) -> LockedDistribution:
 def _difference(locked: LockedDistribution, files: Mapping[str, str], by: Installation) -> str:
     if locked.editable != (by.project is not None):
         return "it was trusted as an " + ("editable" if locked.editable else "ordinary") + " installation"
-    parts = {
-        "changed": [name for name in sorted(files) if locked.files.get(name, files[name]) != files[name]],
-        "added": sorted(set(files) - set(locked.files)),
-        "missing": sorted(set(locked.files) - set(files)),
-    }
-    return "; ".join(f"{verb} {_some(names)}" for verb, names in parts.items() if names)
+    points = _points(by)
+    parts = [
+        f"entry point {verb} {printable(point)}"
+        for verb, points in (
+            ("gone", set(locked.entry_points) - set(points)),
+            ("new", set(points) - set(locked.entry_points)),
+        )
+        for point in sorted(points)
+    ]
+    return "; ".join([*parts, *filter(None, [difference(locked.files, files)])])
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(printable(name, 120) for name in names[:3]) + more
+def _points(by: Installation) -> tuple[str, ...]:
+    return tuple(sorted(f"{point.group}: {point.name} = {point.value}" for point in by.entry_points))
 
 
 class _Malformed(Exception):
@@ -289,7 +296,13 @@ def _locked(table: Any) -> LockedDistribution:
     }
     for key, kind in kinds.items():
         _expect(isinstance(table.get(key), kind), f"`{key}` of {name} is missing or of the wrong type")
-    _expect(set(table) == set(kinds), f"{name} has a key that means nothing here")
+    _expect(set(table) - {"signer"} == set(kinds), f"{name} has a key that means nothing here")
+    signer = table.get("signer", "")
+    _expect(isinstance(signer, str), f"`signer` of {name} is of the wrong type")
+    _expect(
+        not signer.startswith("ed25519:") or re.fullmatch("ed25519:[A-Za-z0-9+/]{43}=", signer) is not None,
+        f"`signer` of {name} is not a key",
+    )
     points, files = table["entry-points"], table["files"]
     _expect(all(isinstance(point, str) for point in points), f"`entry-points` of {name} are not all strings")
     _expect(
@@ -302,6 +315,7 @@ def _locked(table: Any) -> LockedDistribution:
         files=dict(sorted(files.items())),
         entry_points=tuple(points),
         editable=table["editable"],
+        signer=signer,
     )
     _expect(locked.digest == table["digest"], f"`digest` of {name} is not that of its files")
     return locked
@@ -320,6 +334,7 @@ def _toml(lock: Lock) -> str:
             f"version = {_quoted(entry.version)}",
             f"digest = {_quoted(entry.digest)}",
             f"editable = {str(entry.editable).lower()}",
+            *([f"signer = {_quoted(entry.signer)}"] if entry.signer else []),
             "entry-points = [",
             *(f"    {_quoted(point)}," for point in entry.entry_points),
             "]",

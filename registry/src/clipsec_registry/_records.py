@@ -65,10 +65,10 @@ class PluginRecord:
     """The distribution's summary; once loaded, the plugin's own."""
     licence: str = ""
     editable: bool = False
+    """Installed in development mode: its files change without a reinstall."""
     local: bool = False
     """From an unpackaged file (`--plugin-path`): `distribution` is `local`, `version` the file's sha256, and
     results are never reused."""
-    """Installed in development mode: its files change without a reinstall."""
     status: Status = Status.OK
     reason: str = ""
     remedy: str = ""

@@ -18,7 +18,7 @@ from clipsec_registry._errors import (
     PluginNotFoundError,
     PluginTrustError,
 )
-from clipsec_registry._files import locate
+from clipsec_registry._files import locate, startup_files
 from clipsec_registry._lock import (
     Lock,
     TrustProblem,
@@ -133,7 +133,8 @@ class Registry:
         A plugin's fault becomes its status and reason, see `record`; with `strict`, it raises
         `PluginLoadError`, `PluginIncompatibleError`, `PluginTrustError` or `PluginConflictError`. Everything
         that importing it may raise is caught, sys.exit too, except KeyboardInterrupt. Under a lock its files
-        are compared again right before the import. A plugin is imported at most once.
+        are compared again right before the import, and each module once more when it is executed, now or
+        later; bytecode caches are not read. A plugin is imported at most once.
         """
         key = _key(record)
         current = self.record(record)
@@ -143,8 +144,14 @@ class Registry:
         if (current.status is Status.OK or chosen) and self.lock is not None:
             current = _with_trust(current, check(current, self.lock))
         if current.status is Status.OK or (chosen and current.status is Status.CONFLICTING):
+            from clipsec_registry._guard import guard, release
             from clipsec_registry._loading import load_offer
 
+            by = current._offer.by
+            if self.lock is None:
+                release(by)
+            else:
+                guard(by, self.lock.distributions[by.name].files)
             try:
                 loaded = load_offer(current._offer, current.canonical_name)
             except (PluginLoadError, PluginIncompatibleError) as error:
@@ -272,6 +279,9 @@ def _first_look(offer: Offer) -> PluginRecord:
     if locate(module) is None:
         reason = f"its module {module.split('.')[0]} is not there"
         return _with(record, Status.FAILED, reason, f"Run `pip install --force-reinstall {by.name}`.")
+    if startup := startup_files(by):
+        note = f"Python runs its {printable(startup[0], 80)} at every start, trusted or not"
+        record = attrs.evolve(record, reason="; ".join(filter(None, [note, record.reason])))
     elsewhere = check_origin(offer)
     if elsewhere is None:
         return record

@@ -86,12 +86,12 @@ def _print_table(records: Sequence[PluginRecord]) -> None:
     if not console.is_terminal:
         console.width = 10_000  # whoever reads a pipe wants one line a plugin
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "name", "version", "distribution", "status", "why"):
+    for column in ("kind", "name", "version", "distribution", "licence", "status", "why"):
         table.add_column(column, overflow="fold")
     for record in records:
         # Text, never strings: in strings rich would obey markup that comes from the plugin.
         version = record.version[: len("sha256:") + 12] if record.local else record.version
-        cells = [record.kind.value, record.name, version, record.distribution]
+        cells = [record.kind.value, record.name, version, record.distribution, record.licence or "not stated"]
         status = Text(record.status.value, style=_STYLES[record.status])
         table.add_row(*map(Text, cells), status, Text(why(record)))
     console.print(table)
