@@ -29,6 +29,16 @@ class Options:
 class Base:
     summary, api_version, needs, options, references = "", "1.0", frozenset(), Options, ()
 
+class Bare:
+    summary, api_version = "", "1.0"
+    def detect(self, context):
+        raise AssertionError("must not be called")
+
+class OddOptions(Base):
+    options = dict
+    def detect(self, context):
+        raise AssertionError("must not be called")
+
 class Good(Base):
     def detect(self, context):
         return Verdict(Outcome.CLEAN, "nothing found", score=context.options.sharpness)
@@ -91,7 +101,7 @@ NAMES = {
     "good": "Good", "packed": "Packed", "twin": "Twin", "raises": "Raises", "raises-late": "RaisesLate",
     "exits": "Exits", "not-a-number": "NotANumber", "wrong-type": "WrongType",
     "wrong-outcome": "WrongOutcome", "rubbish": "Rubbish", "shy": "Shy", "needy": "Needy",
-    "out-of-bounds": "OutOfBounds", "absent": "Nowhere",
+    "out-of-bounds": "OutOfBounds", "absent": "Nowhere", "bare": "Bare", "odd-options": "OddOptions",
 }  # fmt: skip
 
 EXPECTED = {
@@ -138,7 +148,7 @@ def verdict(result: RunResult, name: str) -> clipsec.Verdict:
 
 
 def test_every_kind_of_failure_is_an_error_and_nothing_else(result: RunResult) -> None:
-    """Raising, exiting, NaN, wrong types, rubbish and a missing class are errors; the rest is untouched."""
+    """Raising, exiting, NaN, wrong types, missing facts and classes are errors; the rest is untouched."""
     for name in NAMES:
         assert verdict(result, name).outcome is EXPECTED.get(name, Outcome.ERROR), name
 
@@ -155,7 +165,7 @@ def test_each_error_says_what_happened_and_what_to_do(result: RunResult) -> None
 
 
 def test_a_finding_outranks_errors_in_the_exit_code(result: RunResult) -> None:
-    """Eleven crashed checks do not hide the one that found something."""
+    """All the crashed checks do not hide the one that found something."""
     assert result.exit_code == 1
 
 

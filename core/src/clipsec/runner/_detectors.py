@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -51,21 +51,45 @@ def choose_detectors(
                 f"options are given for {name!r}, which is not among the detectors of this run",
                 remedy=f"Detectors: {', '.join(sorted(record.name for record in records)) or 'none'}.",
             )
-    return [_load(registry, record, options) for record in records]
+    return [_load(registry, record, options, named=bool(names)) for record in records]
 
 
-def _load(registry: Registry, record: PluginRecord, options: Mapping[str, Mapping[str, Any]]) -> Chosen:
+def _load(
+    registry: Registry, record: PluginRecord, options: Mapping[str, Mapping[str, Any]], *, named: bool
+) -> Chosen:
     plugin = registry.load(record)
     loaded = registry.record(record)
     if plugin is None:
-        return Chosen(loaded, problem=_unavailable(loaded))
+        locked = () if registry.lock is None else registry.lock.distributions
+        altered = loaded.status is Status.UNTRUSTED and loaded.distribution in locked
+        return Chosen(loaded, problem=_unavailable(loaded, wanted=named or altered))
+    if complaint := _broken_contract(plugin):
+        remedy = f"Report it to the authors of {record.distribution}."
+        error = ErrorRecord("ContractError", complaint, remedy)
+        return Chosen(
+            loaded,
+            problem=Verdict(Outcome.ERROR, f"{record.name} breaks the contract: {complaint}", error=error),
+        )
     values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
     return Chosen(loaded, plugin, make_options(plugin.options, values, record.name))
 
 
-def _unavailable(record: PluginRecord) -> Verdict:
-    """A plugin that was kept out on purpose is skipped; one that should run and cannot is an error."""
-    kept_out = record.status in (Status.UNTRUSTED, Status.CONFLICTING)
+def _broken_contract(plugin: Any) -> str:
+    """What a detector's class lacks of what the runner reads before it calls it; empty if nothing."""
+    if not callable(getattr(plugin, "detect", None)):
+        return "it has no method detect"
+    if not isinstance(getattr(plugin, "needs", None), Collection):
+        return "it states no needs"
+    options = getattr(plugin, "options", None)
+    return "" if isinstance(options, type) and attrs.has(options) else "its options are not an attrs class"
+
+
+def _unavailable(record: PluginRecord, *, wanted: bool) -> Verdict:
+    """A plugin that was kept out on purpose is skipped; one that should run and cannot is an error.
+
+    `wanted`: it was named, or the lock lists it, but not as it is now. Neither may pass for a clean run.
+    """
+    kept_out = not wanted and record.status in (Status.UNTRUSTED, Status.CONFLICTING)
     summary = f"{record.name} is {record.status}: {record.reason}"
     if kept_out:
         return Verdict(Outcome.SKIPPED, summary, notes=(record.remedy,))
