@@ -195,7 +195,7 @@ def signed_statement(envelope: bytes, key: str, who: str) -> Statement:
         what = "was altered after it was signed" if key in names else f"is by another key ({claims})"
         raise SignatureError(
             f"the signature of {who} {what}; expected {key}",
-            remedy="Do not install it before the vendor has said, on another way than the wheel came, "
+            remedy="Do not use it before the vendor has said, by another route than the wheel came, "
             "whether its key changed.",
         )
     try:

@@ -25,7 +25,7 @@ def keygen_command(name: Path) -> int:
     key = write_key_pair(private, public, passphrase)
     how = "encrypted" if passphrase else f"not encrypted, as {PASSPHRASE} is not set"
     click.echo(f"Wrote {click.format_filename(private)} ({how}): keep it secret.")
-    click.echo(f"Wrote {click.format_filename(public)}: publish it, on another way than the wheels.")
+    click.echo(f"Wrote {click.format_filename(public)}: publish it, by another route than the wheels.")
     click.echo(key)
     return 0
 
