@@ -18,8 +18,8 @@ _HEAD = {
 A small CLIP for the quick start, the tests and the large suites on two cores. It is shipped with this
 package and loads through open_clip like any other model.
 
-Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by a
-linear projection of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
+Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by two
+layers of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
     "b16": """# b16
 
 A model at the papers' own scale. It is not shipped: one command builds it into the user's cache.
@@ -42,7 +42,8 @@ compared with words), not a measure of open-world generalisation.""",
 _AGREEMENT = """Text features of ours against real class embeddings of the same CLIP (their prompts are not
 known, and only the order of voc is confirmed). CLIP's text features lie in a cone of their own, apart from
 its image features; ours were drawn to the images. So the last two columns, which only compare words with
-words, say more than the cosines."""
+words, say more than the cosines. Where they lie at chance, it is the order of our word list that
+does not fit the file: such a row says nothing about the model."""
 
 _LIMITS = """- For testing audits of CLIP models, not for use in a product.
 - Words outside the training vocabulary mean nothing to it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class Recipe:
     context_length: int
     embed_dim: int
     quick_gelu: bool
-    projection: bool
-    """Whether a linear projection of the image features is trained along (without: they are used as they
-    are)."""
+    projection: str
+    """What is trained on top of the image features: `none` (they are used as they are), `linear`, or `mlp`
+    (two layers); the words of open_clip's `timm_proj`."""
     steps: int
     batch: int
     """Pictures drawn a step; each brings a text, or shares that of another."""
@@ -75,7 +76,7 @@ class _Towers(nn.Module):
             act_layer=QuickGELU if recipe.quick_gelu else nn.GELU,
             norm_layer=LayerNorm,
         )
-        self.head = nn.Linear(feature_width, recipe.embed_dim, bias=False) if recipe.projection else None
+        self.head = _head(recipe, feature_width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.spread: Tensor
         self.register_buffer("spread", spread)
@@ -105,6 +106,18 @@ class _Towers(nn.Module):
         # The end token has the largest id, also in the compact vocabulary (which keeps the order).
         x = x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ text.text_projection
         return F.normalize(x.float(), dim=-1)
+
+
+def _head(recipe: Recipe, feature_width: int) -> nn.Module | None:
+    """The head of open_clip's timm towers, so that its weights carry the same names there."""
+    if recipe.projection == "none":
+        return None
+    if recipe.projection == "linear":
+        return nn.Sequential(OrderedDict(proj=nn.Linear(feature_width, recipe.embed_dim, bias=False)))
+    from timm.layers import Mlp
+
+    mlp: nn.Module = Mlp(feature_width, 2 * recipe.embed_dim, recipe.embed_dim, bias=(True, False))
+    return nn.Sequential(OrderedDict(mlp=mlp))
 
 
 def contrastive_loss(
@@ -146,10 +159,11 @@ def train(
     that was not.
 
     The result has open_clip's names for the text tower (`token_embedding.weight` with one row a vocabulary
-    id), `logit_scale`, and `visual.head.proj.weight` when the recipe has a projection.
+    id), `logit_scale`, and `visual.head.*` when the recipe has a projection.
     """
     torch.manual_seed(recipe.seed)
-    spread = features[:, 0].float().std(dim=0).clamp_min(1e-3) if recipe.projection else torch.ones(1)
+    projected = recipe.projection != "none"
+    spread = features[:, 0].float().std(dim=0).clamp_min(1e-3) if projected else torch.ones(1)
     model = _Towers(recipe, len(vocabulary), features.shape[-1], spread)
     decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim >= 2 and "embedding" not in n)]
@@ -197,7 +211,10 @@ def _delivered(model: _Towers) -> dict[str, Tensor]:
         if name != "attn_mask"
     }
     if model.head is not None:
-        tensors["visual.head.proj.weight"] = (model.head.weight / model.spread).detach().clone()
+        head = {name: tensor.detach().clone() for name, tensor in model.head.state_dict().items()}
+        first = next(iter(head))
+        head[first] /= model.spread
+        tensors |= {f"visual.head.{name}": tensor for name, tensor in head.items()}
     tensors["logit_scale"] = model.logit_scale.detach().clone()
     return tensors
 
