@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test install lint types imports check benchmark clean
+.PHONY: demo test install lint types imports check benchmark docs clean
 
 demo: install
 	$(BIN)/python scripts/demo.py
@@ -33,5 +33,11 @@ imports: install
 benchmark: install
 	$(BIN)/python -m tests.benchmarks.run
 
+# Sphinx is not among what `make install` brings: most people never build the pages.
+docs: install
+	$(PYTHON) scripts/install.py $(VENV) docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs build dist docs/_build docs/plugins
