@@ -1,7 +1,8 @@
 """Make a virtual environment with every distribution of the workspace, editable, and the development tools.
 
-Run by `make install`; needs nothing but Python 3.11. What is installed is listed in pyproject.toml
-(`tool.clipsec.workspace` and the dependency group `dev`, or the groups that are named), the versions that were tested in constraints.txt.
+Run by `make install` and `make docs`; needs nothing but Python 3.11. What is installed is listed in
+pyproject.toml (`tool.clipsec.workspace`, and the dependency group `dev` or those that are named), the
+versions that were tested in constraints.txt.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ _HEAD = {
 A small CLIP for the quick start, the tests and the large suites on two cores. It is shipped with this
 package and loads through open_clip like any other model.
 
-Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by two
-layers of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
+Image tower: EfficientNet-Lite0 with its published ImageNet weights, frozen, 128 pixels, followed by a
+{head} of ours. Text tower: a causal transformer of ours with CLIP's own tokenizer.""",
     "b16": """# b16
 
 A model at the papers' own scale. It is not shipped: one command builds it into the user's cache.
@@ -28,6 +28,8 @@ Image tower: that of OpenAI's CLIP ViT-B/16, **rounded to int8 by whoever publis
 dequantised here; frozen. Text tower: **ours, not OpenAI's**, trained against that image tower on a few
 thousand pairs. What is measured on this model says nothing exact about OpenAI's.""",
 }
+
+_PROJECTION = {"linear": "linear projection", "mlp": "two-layer projection"}
 
 _ZERO_SHOT_MEANING = {
     "mini": """**What zero-shot means here.** No test picture was trained on. The class words of the
@@ -60,7 +62,9 @@ def write_card(facts: Path, target: Path) -> None:
 
 def render_card(name: str, facts: dict[str, Any]) -> str:
     """The card as Markdown, from the facts that a build left in its JSON file."""
-    parts = [_HEAD[name], "## Shape", _shape(facts), "## Source", _source(facts["source"])]
+    projection = facts["config"]["model_cfg"]["vision_cfg"].get("timm_proj")
+    opening = _HEAD[name].format(head=_PROJECTION.get(projection, ""))
+    parts = [opening, "## Shape", _shape(facts), "## Source", _source(facts["source"])]
     if "parity" in facts:
         parts.append(_parity(facts["parity"]))
     parts += ["## Training", *_training(facts), _ZERO_SHOT_MEANING[name]]
