@@ -23,3 +23,5 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
 # Docstrings are plain prose with `code` in single backquotes.
 default_role = "code"
+# Indented examples are as often a table or a command as Python.
+highlight_language = "none"
