@@ -13,6 +13,7 @@
         - NotApplicableError      the suspect lacks what the detector needs             skipped verdict
         - OutOfMemoryError        not even one row fits
         - ContractError           a plugin broke the protocol (NaN, wrong type, ...)
+        - IsolationError          a detector's own process was stopped, or ended without an answer
       x StoreError            results cannot be written or read back (disk full, ...)   exit 2
 
     clipsec_registry.PluginError (re-exported here) has the same shape, for everything about plugins.
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "DetectionError",
     "EmptyPoolError",
+    "IsolationError",
     "MalformedModelError",
     "MisloadedModelError",
     "ModelError",
@@ -107,6 +109,10 @@ class OutOfMemoryError(DetectionError):
 
 class ContractError(DetectionError):
     """A plugin broke the protocol: a wrong type, a NaN score, a result of another size."""
+
+
+class IsolationError(DetectionError):
+    """A detector's own process was stopped (time, memory, output, ...) or ended without an answer."""
 
 
 class StoreError(ClipsecError):

@@ -10,6 +10,8 @@ import attrs
 from clipsec_registry._names import normalise
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clipsec_registry._discovery import Offer
 
 
@@ -82,6 +84,11 @@ class PluginRecord:
     def canonical_name(self) -> str:
         """`distribution/name`, in normalised spelling; unique within a kind."""
         return f"{self.distribution}/{normalise(self.name)}"
+
+    @property
+    def local_file(self) -> Path | None:
+        """The unpackaged file it comes from, if it is `local`."""
+        return self._offer.by.folder if self.local else None
 
     @property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from clipsec.errors import ClipsecError, ModelError, UnsupportedModelError, UsageError
 from clipsec.models._open_clip import OpenClipLoader
 from clipsec.models._prompt_tuned import PromptTunedLoader
-from clipsec.models._suspect import LoadRequest, Suspect
+from clipsec.models._suspect import LoadRequest, Origin, Suspect
 from clipsec.models._transformers import TransformersLoader
 from clipsec.models._types import ClipModel
 from clipsec.protocols import ModelLoader
@@ -67,7 +67,9 @@ def load_suspect(
         loaders=None if loaders is None else tuple(loaders),
         registry=registry,
     )
-    return _load(os.fspath(spec), request, _Loaders(request.loaders, registry))
+    suspect = _load(os.fspath(spec), request, _Loaders(request.loaders, registry))
+    suspect.origin = Origin(spec=os.fspath(spec), base=base, class_names=request.class_names)
+    return suspect
 
 
 def load_clip(spec: str, request: LoadRequest) -> ClipModel:

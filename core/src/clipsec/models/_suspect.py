@@ -39,6 +39,15 @@ class LoadRequest:
     """Which plugins are trusted."""
 
 
+@attrs.frozen(kw_only=True)
+class Origin:
+    """How to load a suspect again: what `load_suspect` was given."""
+
+    spec: str
+    base: str | None = None
+    class_names: tuple[str, ...] | None = None
+
+
 @attrs.define(kw_only=True, eq=False, slots=False)
 class Suspect:
     """A delivered model, ready to be audited. Towers are prepared on first use and kept."""
@@ -53,6 +62,8 @@ class Suspect:
     files: dict[str, str] = attrs.field(factory=dict)
     notes: tuple[str, ...] = ()
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
+    origin: Origin | None = None
+    """None for a suspect that was made in memory."""
     _towers: dict[tuple[str, torch.dtype], Tower] = attrs.field(factory=dict, init=False, repr=False)
 
     @cached_property

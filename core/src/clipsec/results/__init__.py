@@ -1,5 +1,6 @@
 """What a run says: outcomes, verdicts, evidence, cost and provenance, and their JSON form."""
 
+from clipsec.results._check import check_verdict
 from clipsec.results._classes import (
     SCHEMA_VERSION,
     Artifact,
@@ -30,6 +31,7 @@ __all__ = [
     "RunResult",
     "SuspectCard",
     "Verdict",
+    "check_verdict",
     "exit_code",
     "from_json",
     "overall",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from clipsec.errors import UsageError
+from clipsec.errors import DetectionError, UsageError
+from clipsec.isolation import Worker
 from clipsec.protocols import Need
 from clipsec.results import ErrorRecord, Outcome, Verdict
 from clipsec.runner._plugin_options import make_options
@@ -22,8 +23,10 @@ class Chosen:
 
     record: PluginRecord
     plugin: Any = None
-    """The detector's class; None when it could not be loaded."""
+    """The detector's class, or what its worker says of it; None when it could not be loaded."""
     options: Any = None
+    worker: Worker | None = None
+    """The process it runs in, if not in this one."""
     problem: Verdict | None = None
     """The verdict that stands in when the detector cannot run."""
 
@@ -31,11 +34,26 @@ class Chosen:
     def name(self) -> str:
         return self.record.canonical_name
 
+    @property
+    def option_values(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return self.options if self.worker is not None else attrs.asdict(self.options)
+
+
+Start = Callable[[PluginRecord, Any], Worker | None]
+"""Starts the process of a detector, or says None: it runs in this one. Called with None in place of the class
+before the plugin is imported, and with its class after that."""
+
 
 def choose_detectors(
-    registry: Registry, names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+    registry: Registry,
+    names: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+    start: Start = lambda record, plugin: None,
 ) -> list[Chosen]:
     """The named detectors, or every installed one; a plugin that fails to load becomes an error verdict.
+
+    Those with a worker are only being loaded, there: `described` waits for them.
 
     Raises `UsageError` for a name that is not installed or an option that does not exist.
     """
@@ -51,30 +69,82 @@ def choose_detectors(
                 f"options are given for {name!r}, which is not among the detectors of this run",
                 remedy=f"Detectors: {', '.join(sorted(record.name for record in records)) or 'none'}.",
             )
-    return [_load(registry, record, options, named=bool(names)) for record in records]
+    return [_load(registry, record, options, start, named=bool(names)) for record in records]
 
 
 def _load(
-    registry: Registry, record: PluginRecord, options: Mapping[str, Mapping[str, Any]], *, named: bool
+    registry: Registry,
+    record: PluginRecord,
+    options: Mapping[str, Mapping[str, Any]],
+    start: Start,
+    *,
+    named: bool,
 ) -> Chosen:
+    values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
+    worker = start(record, None) if record.status is Status.OK else None
+    if worker is not None:
+        return _loading(registry, record, values, worker)
     plugin = registry.load(record)
     loaded = registry.record(record)
     if plugin is None:
-        locked = () if registry.lock is None else registry.lock.distributions
-        altered = loaded.status is Status.UNTRUSTED and loaded.distribution in locked
-        return Chosen(loaded, problem=_unavailable(loaded, wanted=named or altered))
-    if complaint := _broken_contract(plugin):
-        remedy = f"Report it to the authors of {record.distribution}."
-        error = ErrorRecord("ContractError", complaint, remedy)
-        return Chosen(
-            loaded,
-            problem=Verdict(Outcome.ERROR, f"{record.name} breaks the contract: {complaint}", error=error),
-        )
-    values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
+        return Chosen(loaded, problem=_unavailable(loaded, wanted=named or _altered(registry, loaded)))
+    if complaint := broken_contract(plugin):
+        return Chosen(loaded, problem=_breaks(loaded, complaint))
+    worker = start(record, plugin)
+    if worker is not None:
+        return _loading(registry, loaded, values, worker)
     return Chosen(loaded, plugin, make_options(plugin.options, values, record.name))
 
 
-def _broken_contract(plugin: Any) -> str:
+def _loading(registry: Registry, record: PluginRecord, values: Mapping[str, Any], worker: Worker) -> Chosen:
+    lock = registry.lock
+    worker.ask_to_import(
+        record.canonical_name,
+        values,
+        lock=None if lock is None else {k: attrs.asdict(v) for k, v in lock.distributions.items()},
+        local=[str(record.local_file)] if record.local else [],
+    )
+    return Chosen(record, worker=worker)
+
+
+def described(registry: Registry, chosen: Chosen, *, named: bool) -> Chosen:
+    """The detector, once its worker has imported it.
+
+    Raises `UsageError` for an option that does not exist.
+    """
+    if chosen.worker is None or chosen.problem is not None:
+        return chosen
+    try:
+        said = chosen.worker.describe()
+    except DetectionError as error:
+        chosen.worker.close()
+        summary = f"{chosen.record.name} could not be imported in a process of its own: {error}"
+        cause = ErrorRecord(type(error).__name__, str(error), error.remedy, chosen.worker.output[-4000:])
+        return attrs.evolve(chosen, problem=Verdict(Outcome.ERROR, summary, error=cause))
+    record = attrs.evolve(chosen.record, status=Status(said.status), reason=said.reason, remedy=said.remedy)
+    if said.status != Status.OK:
+        chosen.worker.close()
+        wanted = named or _altered(registry, record)
+        return attrs.evolve(chosen, record=record, problem=_unavailable(record, wanted=wanted))
+    if said.broken:
+        chosen.worker.close()
+        return attrs.evolve(chosen, problem=_breaks(record, said.broken))
+    return attrs.evolve(chosen, plugin=said, options=said.options)
+
+
+def _altered(registry: Registry, record: PluginRecord) -> bool:
+    """Whether the lock lists the plugin, but not as it is."""
+    locked = () if registry.lock is None else registry.lock.distributions
+    return record.status is Status.UNTRUSTED and record.distribution in locked
+
+
+def _breaks(record: PluginRecord, complaint: str) -> Verdict:
+    remedy = f"Report it to the authors of {record.distribution}."
+    error = ErrorRecord("ContractError", complaint, remedy)
+    return Verdict(Outcome.ERROR, f"{record.name} breaks the contract: {complaint}", error=error)
+
+
+def broken_contract(plugin: Any) -> str:
     """What a detector's class lacks of what the runner reads before it calls it; empty if nothing."""
     if not callable(getattr(plugin, "detect", None)):
         return "it has no method detect"

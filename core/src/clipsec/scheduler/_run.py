@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ from clipsec.scheduler._events import ProblemDone, ProblemStarted
 from clipsec.scheduler._forward import ForwardPass
 from clipsec.scheduler._jobs import Call, Family, Job, complaint, row_shape_key
 from clipsec.scheduler._requests import Backward, Done, Encode, Gather, Problem
+from clipsec.scheduler._waits import Park, Wait, Waits
 
 _LOG = logging.getLogger("clipsec.scheduler")
 
 _RUBBISH_LIMIT = 16
 """A problem that answers so many ContractErrors in a row with another broken request is failed."""
+
+_MESSAGES_A_STEP = 256
+"""What comes from outside in a row, before a batch is computed all the same."""
 
 
 class Run:
@@ -52,6 +57,7 @@ class Run:
         self._gather_live = gather_live
         self._forward = ForwardPass(core, self._resume_with, self._standing, self._serve)
         self._backward = BackwardPass(core, self._resume_with)
+        self._waits = Waits(self._resume_with)
 
     @property
     def out(self) -> deque[Done]:
@@ -68,12 +74,22 @@ class Run:
             self._autocast = autocast_state()
             self._hungry[self._top] = None
             self._let_plugins_run()
+            self._hear()
             if self._top.out:
                 return
             if self._backward.step() or self._forward.step():
                 self._backward.split_the_impatient()
+            elif self._waits:
+                self._waits.look(idle=True)
             elif self._top.live:
                 raise AssertionError("live problems, and nothing to do for them")
+            self._let_plugins_run()
+
+    def _hear(self) -> None:
+        """Let in what comes from outside, as long as that is worth a batch's time; a chatterer is cut off."""
+        for _ in range(_MESSAGES_A_STEP):
+            if not self._waits or not self._waits.look(idle=False):
+                return
             self._let_plugins_run()
 
     def close(self) -> None:
@@ -200,6 +216,7 @@ class Run:
         job.ended = True
         self._forward.forget(job)
         self._backward.forget(job)
+        self._waits.forget(job)
         self._live_by_session[job.session] -= 1
 
     # Running plugins
@@ -242,6 +259,12 @@ class Run:
             self._accept(job, request)
 
     def _accept(self, job: Job, request: Any) -> None:
+        if isinstance(request, Wait):
+            self._waits.accept(job, request)
+            return
+        if isinstance(request, Park):
+            request.bind(partial(self._resume_with, job))
+            return
         wrong = complaint(request)
         if wrong is not None:
             self._reject(job, wrong)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -39,6 +39,8 @@ class Scheduler:
     out of `as_completed` when it came out differently: for finding the plugin that changes a tower, at
     twice the cost.
     """
+
+    _run_type: ClassVar[type[Run]] = Run
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class Scheduler:
             raise ValueError(f"max_live must be at least 1, not {max_live}")
         if session is None:
             session = "" if self._core.running is None else self._core.running.name
-        run = Run(
+        run = self._run_type(
             self._core,
             problems,
             session=session,

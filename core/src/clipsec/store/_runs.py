@@ -29,6 +29,7 @@ class RunFolder:
     run.json                        the result, written last
     verdicts/DETECTOR/KEY/          a verdict's own folder, for artifacts
     verdicts/DETECTOR/KEY/units/    its finished parts
+    answers/DETECTOR/KEY/           the verdict itself, where the detector was isolated
     """
 
     folder: Path
@@ -40,7 +41,15 @@ class RunFolder:
 
     def verdict_folder(self, detector: str, key: str) -> Path:
         """The folder of a detector's verdict under a content key; created if need be."""
-        return make_folder(self.folder / "verdicts" / safe_name(detector) / _short(key, 16))
+        return make_folder(self.detector_folder(detector) / _short(key, 16))
+
+    def detector_folder(self, detector: str) -> Path:
+        """The folder of all verdicts of a detector in this run; created if need be."""
+        return make_folder(self.folder / "verdicts" / safe_name(detector))
+
+    def answers(self, detector: str, key: str) -> UnitStore:
+        """Verdicts of a detector that may write only to its own folder, so kept where it cannot."""
+        return UnitStore(self.folder / "answers" / safe_name(detector) / _short(key, 16))
 
     def units(self, detector: str, key: str) -> UnitStore:
         """The finished parts of a verdict under a content key."""
