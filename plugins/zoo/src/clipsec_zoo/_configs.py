@@ -13,7 +13,7 @@ MINI_CONFIG: dict[str, Any] = {
             "timm_model_name": "tf_efficientnet_lite0",
             "timm_model_pretrained": False,
             "timm_pool": "avg",
-            "timm_proj": "linear",
+            "timm_proj": "mlp",
             "image_size": 128,
         },
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
