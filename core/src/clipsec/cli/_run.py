@@ -13,9 +13,13 @@ from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
     from clipsec.data import ImagePool
+    from clipsec.isolation import Limits
     from clipsec.models import Suspect
     from clipsec.results import RunResult
     from clipsec_registry import Registry
+
+EVERY_DETECTOR = "*"
+_NOTHING, _NAME_ONE = "there is nothing to inspect", "Name a model: clipsec run SUSPECT."
 
 _CONFIG_KEYS = {
     "suspects",
@@ -33,6 +37,9 @@ _CONFIG_KEYS = {
     "search_dtype",
     "plugin_options",
     "plugin_paths",
+    "isolate",
+    "time_limit",
+    "memory_limit",
 }
 
 
@@ -56,6 +63,10 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         for name, table in tables.items()
         for key, value in table.items()
     ]
+    if isinstance(settings.get("isolate"), bool):
+        settings["isolate"] = [EVERY_DETECTOR] if settings["isolate"] else []
+    elif isinstance(settings.get("isolate"), str):
+        settings["isolate"] = [settings["isolate"]]
     context.default_map = {**(context.default_map or {}), **settings}
     return path
 
@@ -112,6 +123,26 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     metavar="FILE",
     help="Use the plugins of this unpackaged .py file too, as local/NAME; runs its code (repeatable).",
 )
+@click.option(
+    "--isolate",
+    multiple=True,
+    is_flag=False,
+    flag_value=EVERY_DETECTOR,
+    metavar="[NAME]",
+    help="Run this detector (without NAME: all) in a process of its own (repeatable).",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Of its own, for each isolated detector; waiting for towers does not count.  [default: 900]",
+)
+@click.option(
+    "--memory-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GIB",
+    help="For each isolated detector.  [default: 4]",
+)
 @click.option("--fresh", is_flag=True, help="Ignore what an earlier run stored.")
 @click.option(
     "--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"])
@@ -133,6 +164,9 @@ def run_command(
     lock: str | None,
     require: tuple[str, ...],
     plugin_paths: tuple[str, ...],
+    isolate: tuple[str, ...],
+    time_limit: float | None,
+    memory_limit: float | None,
     fresh: bool,
     output: str,
     quiet: bool,
@@ -143,8 +177,8 @@ def run_command(
     A SUSPECT is a folder or a spec: a prompt-tuned delivery (CoOp, CoCoOp), an open_clip checkpoint
     (open_clip:ViT-B-32@weights.safetensors), a transformers folder, or zoo:NAME.
     """
-    if not suspects:
-        raise UsageError("there is nothing to inspect", remedy="Name a model: clipsec run SUSPECT.")
+    if not suspects and not isolate:
+        raise UsageError(_NOTHING, remedy=_NAME_ONE)
     # Read by the OpenMP runtime when torch loads: spinning threads made two threads slower than one beside
     # a busy neighbour (F.linear 400 rows, bf16: 132 against 813 GF/s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -162,6 +196,9 @@ def run_command(
     use_all_cores()
     registry = Registry(lock=lock or find_lock(), local=plugin_paths)
     _refuse_under_lock(registry)
+    isolated, suspects = _isolated(registry, isolate, suspects)
+    if not suspects:
+        raise UsageError(_NOTHING, remedy=_NAME_ONE)
     _require(registry, require)
     image_pool = _pool(registry, pool, output)
     names = read_lines(classes) if classes else None
@@ -186,6 +223,8 @@ def run_command(
                 registry=registry,
                 scheduler=Scheduler(cache=FeatureCache()),
                 fresh=fresh,
+                isolate=isolated,
+                limits=_limits(time_limit, memory_limit),
                 on_progress=bars.advance,
             )
 
@@ -201,6 +240,34 @@ def run_command(
             _print_result(answer.value, output, verbose)
     code = exit_code(verdict.outcome for result in results for verdict in result.verdicts.values())
     return code if not failures or code == 1 else 2
+
+
+def _isolated(
+    registry: Registry, names: tuple[str, ...], suspects: tuple[str, ...]
+) -> tuple[bool | tuple[str, ...], tuple[str, ...]]:
+    """Which detectors to isolate, and the suspects.
+
+    In `--isolate SUSPECT` the suspect stands where a name could: what is no detector is one, and then
+    every detector is isolated.
+    """
+    known = {
+        name for record in registry.records("detectors") for name in (record.name, record.canonical_name)
+    }
+    others = tuple(name for name in names if name not in known and name != EVERY_DETECTOR)
+    if others or EVERY_DETECTOR in names:
+        return True, others + suspects
+    return names or False, suspects
+
+
+def _limits(seconds: float | None, gib: float | None) -> Limits:
+    from clipsec.isolation import Limits
+
+    given: dict[str, Any] = {}
+    if seconds is not None:
+        given["seconds"] = seconds
+    if gib is not None:
+        given["memory_bytes"] = int(gib * (1 << 30))
+    return Limits(**given)
 
 
 def _refuse_under_lock(registry: Registry) -> None:

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
 
 from clipsec.errors import DataError
 from clipsec.models import ImageSpec
@@ -76,6 +74,10 @@ def read_picture(path: Path, spec: ImageSpec) -> Tensor:
     As open_clip and CoOp do it: convert to RGB, resize the short side (bicubic by default), centre crop.
     Raises `DataError` when the file cannot be decoded.
     """
+    # Imported here: torchvision brings torch's compiler along, a second more for each isolated detector.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as transforms
+
     rgb = open_picture(path)
     size = [spec.size, spec.size] if spec.resize_mode == "squash" else [spec.size]
     resized = transforms.resize(rgb, size, InterpolationMode(spec.interpolation))

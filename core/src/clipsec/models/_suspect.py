@@ -13,6 +13,7 @@ import torch
 from clipsec.errors import NotApplicableError
 from clipsec.models._heads import prepare_prompt_head, prepare_zero_shot_head
 from clipsec.models._image_tower import prepare_image_tower
+from clipsec.models._seal import Seals
 from clipsec.models._types import ClipModel, PromptState
 from clipsec.protocols import Need
 from clipsec.results import SuspectCard
@@ -65,6 +66,7 @@ class Suspect:
     origin: Origin | None = None
     """None for a suspect that was made in memory."""
     _towers: dict[tuple[str, torch.dtype], Tower] = attrs.field(factory=dict, init=False, repr=False)
+    _seals: Seals = attrs.field(factory=Seals, init=False, repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -132,5 +134,24 @@ class Suspect:
 
     def _tower(self, what: str, dtype: torch.dtype, make: Callable[[], Tower]) -> Tower:
         if (what, dtype) not in self._towers:
-            self._towers[what, dtype] = make()
+            tower = self._towers[what, dtype] = make()
+            if self._seals:
+                self._seals.add(tower.label, tower.fn)
         return self._towers[what, dtype]
+
+    def seal(self) -> None:
+        """Remember the weights as they are now, those of towers prepared later as they then are."""
+        if self._seals:
+            return
+        if self.base.visual is not None:
+            self._seals.add("image module", self.base.visual.module)
+        if self.base.text is not None:
+            self._seals.add("text module", self.base.text.module)
+        if self.prompts is not None:
+            self._seals.add("prompts", self.prompts)
+        for tower in self._towers.values():
+            self._seals.add(tower.label, tower.fn)
+
+    def changed(self) -> tuple[str, ...]:
+        """What of it is no longer as it was when it was sealed: names of modules and labels of towers."""
+        return self._seals.broken()

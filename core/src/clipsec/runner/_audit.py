@@ -6,7 +6,7 @@ import datetime
 import inspect
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +23,10 @@ from clipsec.reports import render_html
 from clipsec.results import GateResult, Outcome, Provenance, RunResult, Verdict
 from clipsec.runner._detectors import Chosen, choose_detectors, described
 from clipsec.runner._environment import environment
+from clipsec.runner._guard import JournalledUnits, TowerGuard
 from clipsec.runner._isolated import Workers, local_folder
 from clipsec.runner._verdicts import Task, cannot_run, distrust, finished, flagged, stored
-from clipsec.scheduler import FeatureCache, Problem, Scheduler
+from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
 from clipsec.store import RunStore, UnitStore, atomic_write, content_key
 from clipsec_registry import Registry, find_lock
 
@@ -76,7 +77,7 @@ def audit(
         pool = ImagePool.from_folder(pool)
     registry = registry or Registry(lock=find_lock())
     scheduler = scheduler or Scheduler(cache=FeatureCache())
-    shared_units = UnitStore(Path(shared) if shared is not None else default_shared_folder())
+    shared_units = JournalledUnits(Path(shared) if shared is not None else default_shared_folder())
     key = content_key(
         suspect=suspect.digest,
         pool="" if pool is None else pool.digest,
@@ -89,6 +90,8 @@ def audit(
         workers = Workers(isolate, limits or Limits(), store.run(suspect.name, key), shared_units, scratch)
         stack.callback(workers.close)
         # Workers import torch and their plugins while this process looks at the pool and the suspect.
+        guard = TowerGuard(suspect, reference)
+        guard.seal()
         chosen = choose_detectors(registry, detectors, options or {}, workers.start)
         workers.check_names(chosen)
         gate = sanity_gate(suspect, pictures=_gate_pictures(suspect, pool))
@@ -100,7 +103,8 @@ def audit(
             if detector.problem is None:
                 provenance = _provenance(detector, suspect, pool, reference, labelled, seed, search_dtype)
                 folder = run.verdict_folder(detector.name, provenance.key)
-                units, shared_by = UnitStore(folder / "units"), shared_units
+                units: UnitStore = UnitStore(folder / "units")
+                shared_by: UnitStore = shared_units
                 if detector.record.local:
                     # Nothing of an unpackaged file is reused: what it stores ends with the run.
                     own = local_folder(scratch, detector.name)
@@ -125,7 +129,7 @@ def audit(
             else:
                 tasks.append(Task(detector, None, None, run.folder))
         offered = _offered(suspect, pool, labelled, reference)
-        verdicts = _run_all(tasks, scheduler, offered, gate, fresh)
+        verdicts = _run_all(tasks, scheduler, offered, gate, fresh, guard, shared_units)
         result = RunResult(
             suspect=suspect.card,
             verdicts=verdicts,
@@ -151,28 +155,45 @@ def _gate_pictures(suspect: Suspect, pool: ImagePool | None) -> torch.Tensor | N
 
 
 def _run_all(
-    tasks: Sequence[Task], scheduler: Scheduler, offered: frozenset[Need], gate: GateResult, fresh: bool
+    tasks: Sequence[Task],
+    scheduler: Scheduler,
+    offered: frozenset[Need],
+    gate: GateResult,
+    fresh: bool,
+    guard: TowerGuard,
+    shared: JournalledUnits,
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
-    problems: list[tuple[str, Problem]] = []
-    by_name = {task.chosen.name: task for task in tasks}
+    running: dict[str, Task] = {}
     for task in tasks:
         name = task.chosen.name
         verdict = task.chosen.problem or cannot_run(task, offered) or (None if fresh else stored(task))
         if verdict is None:
             if fresh:
                 task.forget()
-            problems.append((name, _as_problem(task)))
+            running[name] = task
         else:
             verdicts[name] = verdict
-    for done in scheduler.as_completed(problems, session=str):
-        task = by_name[str(done.tag)]
-        verdict = finished(task, done, scheduler)
-        if not gate.passed:
-            verdict = distrust(verdict, gate)
-        elif verdict.outcome is not Outcome.ERROR:
-            task.save(verdict)
-        verdicts[str(done.tag)] = verdict
+    problems = [(name, _as_problem(task)) for name, task in running.items()]
+    with closing(scheduler.as_completed(problems, session=str)) as completed:
+        for done in completed:
+            in_here = [name for name, task in running.items() if task.chosen.worker is None]
+            if in_here and (spoilt := guard.complaint(in_here)) is not None:
+                break
+            shared.trust()
+            task = running.pop(str(done.tag))
+            verdict = finished(task, done, scheduler)
+            if not gate.passed:
+                verdict = distrust(verdict, gate)
+            elif verdict.outcome is not Outcome.ERROR:
+                task.save(verdict)
+            verdicts[task.chosen.name] = verdict
+    if running:
+        shared.undo()
+        scheduler.forget_features()
+    for name, task in running.items():
+        task.forget()
+        verdicts[name] = finished(task, Done(name, error=spoilt), scheduler)
     return {task.chosen.name: flagged(task.chosen, verdicts[task.chosen.name]) for task in tasks}
 
 

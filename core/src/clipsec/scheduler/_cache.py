@@ -86,6 +86,11 @@ class FeatureCache:
         if self._shards is not None:
             self._shards.add(key, row)
 
+    def clear(self) -> None:
+        """Forget every row in memory. What is on disk stays."""
+        self._rows.clear()
+        self._held = 0
+
     def flush(self) -> None:
         """Write every row that is not on disk yet."""
         if self._shards is not None:

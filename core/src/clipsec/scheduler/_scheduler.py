@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -92,7 +92,7 @@ class Scheduler:
         session: str | Callable[[Hashable], str] | None = None,
         priority: int | Callable[[Hashable], int] = 0,
         max_live: int | None = None,
-    ) -> Iterator[Done]:
+    ) -> Generator[Done, None, None]:
         """Run problems concurrently; yields a `Done` for each as it ends.
 
         Problems are drawn lazily, at most `max_live` (by default four times the micro-batch) at a time, and a
@@ -117,7 +117,7 @@ class Scheduler:
         )
         return self._drain(run)
 
-    def _drain(self, run: Run) -> Iterator[Done]:
+    def _drain(self, run: Run) -> Generator[Done, None, None]:
         try:
             while not run.finished:
                 while run.out:
@@ -141,6 +141,10 @@ class Scheduler:
             for each in (books, self._core.total):
                 each.seconds += seconds
                 each.exclusive_seconds += seconds
+
+    def forget_features(self) -> None:
+        """Drop the features that are kept in memory: a tower was found to have changed."""
+        self._core.cache.clear()
 
     def counts(self, session: str | None = None) -> Counts:
         """What a session has cost so far; None for all of them together."""
