@@ -73,10 +73,10 @@ def build(python: Callable[..., Done], source: Path, backend: str, folder: Path)
     return wheel
 
 
-def licence(python: Callable[..., Done], days: int) -> str:
-    """As the vendor issues it: good from 90 days before to so many days after today."""
+def licence(python: Callable[..., Done], days: int, since: int = -90) -> str:
+    """As the vendor issues it: good from `since` to `days` days after today."""
     today = datetime.datetime.now(datetime.UTC).date()
-    dates = (str(today + datetime.timedelta(days=each)) for each in (-90, days))
+    dates = (str(today + datetime.timedelta(days=each)) for each in (since, days))
     done = python(SOURCE / "issue_licence.py", "Example Ltd", *dates, ACME_SECRET=SECRET)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -93,6 +93,39 @@ def reference(pool_folder: Path, pictures: int) -> float:
     centred = features - features.mean(0)
     along = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]
     return float(along.square().max() / along.square().mean())
+
+
+def check_licences(python: Callable[..., Done], folder: Path, good: str) -> None:
+    """Every licence but a good one is refused, before anything of the context is looked at."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    texts = {
+        "absent": None,
+        "good": good,
+        "edited": good.replace(str(today.year), str(today.year + 1)),
+        "early": licence(python, days=400, since=10),
+        "rubbish": "licensee: nobody\n",
+    }
+    for name, text in texts.items():
+        if text is not None:
+            (folder / f"{name}.licence").write_text(text)
+    script = f"""
+import acme_closed, types
+for name in {list(texts)!r}:
+    options = acme_closed.AcmeClosed.options(licence=name + ".licence")
+    try:
+        acme_closed.AcmeClosed().detect(types.SimpleNamespace(options=options))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    done = python("-c", script)
+    assert done.stdout.splitlines() == [
+        "PermissionError Acme's licence cannot be opened: absent.licence",
+        "AttributeError 'types.SimpleNamespace' object has no attribute 'suspect'",
+        "PermissionError Acme's licence was altered: edited.licence",
+        "PermissionError the clock of this machine is before the day Acme's licence was issued, "
+        f"{today + datetime.timedelta(days=10)}",
+        "PermissionError this is not a licence of Acme's: rubbish.licence",
+    ], done.stderr
 
 
 @pytest.mark.slow
@@ -128,38 +161,38 @@ def test_a_closed_check_from_build_to_expiry(
     assert "trusted acme-closed 2.1.0 (6 files, by ed25519:" in trusted
     command("plugin", "trust", "clipsec", "clipsec-zoo", "vendor-good")
 
-    def run(code: int) -> dict:
+    def run(code: int, *more: str) -> dict:
         arguments = ["--detector", "acme-closed", "--detector", "steady", "--pool", str(pool_folder)]
-        chosen = ["-o", "acme-closed.licence=acme.licence", "-o", "acme-closed.pictures=48"]
-        done = command("run", "zoo:demo-clean", *arguments, *chosen, "--format", "json", "--fresh", code=code)
+        # Absolute: an isolated detector has a working folder of its own.
+        chosen = ["-o", f"acme-closed.licence={tmp_path / 'acme.licence'}", "-o", "acme-closed.pictures=48"]
+        output = ["--format", "json", "--fresh"]
+        done = command("run", "zoo:demo-clean", *arguments, *chosen, *output, *more, code=code)
         verdicts = json.loads(done.stdout)["verdicts"]
         assert verdicts["vendor-good/steady"]["outcome"] == "clean"
         return verdicts["acme-closed/acme-closed"]
 
-    def refused(text: str, message: str) -> None:
-        (tmp_path / "acme.licence").write_text(text)
-        verdict = run(code=2)
-        assert verdict["outcome"] == "error"
-        assert message in verdict["error"]["message"]
-
     good = licence(python, days=30)
+    check_licences(python, tmp_path, good)
     (tmp_path / "acme.licence").write_text(good)
-    verdict = run(code=0)
+    verdict = run(0, "--isolate", "acme-closed")
     assert verdict["outcome"] == "clean"
     assert verdict["score"] == pytest.approx(reference(pool_folder, 48), rel=1e-3)
     assert verdict["n"] == 48
-    assert verdict["cost"]["forward_rows"] > 0
+    assert verdict["cost"]["forward_rows"] == 48
+    # Without the flag it is isolated too, as its class asks for it: only then is there a limit to exceed.
+    verdict = run(2, "--time-limit", "0.001")
+    assert verdict["outcome"] == "error"
+    assert verdict["error"]["type"] == "IsolationError"
 
-    expired = licence(python, days=-1)
-    refused(expired, "expired on")
-    moved = [line for line in good.splitlines() if line.startswith("expires")]
-    (before,) = [line for line in expired.splitlines() if line.startswith("expires")]
-    refused(expired.replace(before, moved[0]), "was altered")
+    (tmp_path / "acme.licence").write_text(licence(python, days=-1))
+    verdict = run(2)
+    assert verdict["outcome"] == "error"
+    assert "expired on" in verdict["error"]["message"]
 
     module = tmp_path / "site" / "acme_closed.abi3.so"
     module.write_bytes(module.read_bytes().replace(b"expired on", b"EXPIRED ON"))
     (tmp_path / "acme.licence").write_text(good)
-    verdict = run(code=2)
+    verdict = run(2)
     assert verdict["outcome"] == "error"
     assert "changed acme_closed.abi3.so" in verdict["summary"]
     done = command("plugin", "trust", "acme-closed", code=2)
