@@ -9,7 +9,7 @@ Knows neither torch nor CLIP, and imports nothing heavy: stevedore only when a p
 only when there is a lock.
 """
 
-from clipsec_registry._api import API_VERSION, OLDEST_API_VERSION
+from clipsec_registry._api import API_VERSION, OLDEST_API_VERSION, misfit, parse_api_range
 from clipsec_registry._errors import (
     LockError,
     PluginConflictError,
@@ -63,6 +63,8 @@ __all__ = [
     "TrustProblem",
     "check",
     "find_lock",
+    "misfit",
+    "parse_api_range",
     "printable",
     "read_lock",
     "read_public_key",

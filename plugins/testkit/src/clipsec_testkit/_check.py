@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ import attrs
 from clipsec.errors import UsageError
 from clipsec.protocols import API_VERSION, Need
 from clipsec.runner import make_options
+from clipsec_registry import misfit, parse_api_range
 from clipsec_testkit._watch import Watch, temporary_folder
 
 
@@ -124,11 +124,13 @@ class Battery:
         if not isinstance(summary, str) or not summary.strip() or "\n" in summary:
             raise CheckFailed(f"summary must be one line of text, not {summary!r}")
         version = self.fact("api_version")
-        if not isinstance(version, str) or not re.fullmatch(r"\d+\.\d+", version):
-            raise CheckFailed(f"api_version must be a text like '{API_VERSION}', not {version!r}")
-        ours, theirs = ([int(part) for part in text.split(".")] for text in (API_VERSION, version))
-        if ours[0] != theirs[0] or theirs[1] > ours[1]:
-            raise CheckFailed(f"api_version {version} does not fit this clipsec, which offers {API_VERSION}")
+        accepted = parse_api_range(version)
+        if accepted is None:
+            raise CheckFailed(
+                f"api_version must be a text like '{API_VERSION}' or '>=1.0,<3.0', not {version!r}"
+            )
+        if (wrong := misfit(accepted, "the plugin")) is not None:
+            raise CheckFailed(f"api_version: {wrong[0]}")
 
     def check_facts(self) -> None:
         """It states a summary, its API version, its needs and its references."""
