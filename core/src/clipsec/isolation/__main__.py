@@ -47,6 +47,7 @@ def _serve(fileno_in: int, fileno_out: int, folders: list[Path]) -> NoReturn:
     _import_everything()
     confine(folders, asked.whole("memory_bytes"))
     refused = watch(folders)
+    link.tell("importing", {})
     registry, plugin, options = _describe(link, asked)
     run = link.receive()
     try:

@@ -49,7 +49,7 @@ def isolated_problem(worker: Worker, context: Context) -> Problem:
     proxy = _Proxy(worker, context)
     try:
         check_tree(context.folder)
-        worker.begin()
+        worker.begin("detecting")
         worker.send("run", *context_message(context, worker.name))
         answers = yield Gather(proxy.problems(), max_live=CALLS + 1)
         verdict: Verdict = answers[0].unwrap()

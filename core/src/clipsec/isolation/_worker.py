@@ -75,8 +75,7 @@ class Worker:
         self._idle_after = -1
         """The worker has nothing to do once it has seen so many."""
         self._answered_at = time.monotonic()
-        self._budget = limits.start_seconds
-        self._used = 0.0
+        self._budget, self._used, self._doing = limits.start_seconds, 0.0, "starting"
         self._outbox: deque[memoryview] = deque()
         self._start([self.scratch, *writable])
 
@@ -143,9 +142,12 @@ class Worker:
         self.flush()
         try:
             frame = self._reader.read()
-            while frame is not None and frame.kind == "idle":
-                with self._lock:
-                    self._idle_after = frame.whole("answers")
+            while frame is not None and frame.kind in ("idle", "importing"):
+                if frame.kind == "importing" and self._doing == "starting":
+                    self.begin("being imported")
+                elif frame.kind == "idle":
+                    with self._lock:
+                        self._idle_after = frame.whole("answers")
                 frame = self._reader.read()
         except (EOFError, OSError):
             raise self.verdict_on_death() from None
@@ -228,10 +230,10 @@ class Worker:
             broken=frame.text("broken"),
         )
 
-    def begin(self) -> None:
-        """From here on the time limit of the detector counts, and no longer that of the start."""
+    def begin(self, doing: str) -> None:
+        """From here on the detector's time limit counts, from zero."""
         with self._lock:
-            self._budget, self._used = self.limits.seconds, 0.0
+            self._budget, self._used, self._doing = self.limits.seconds, 0.0, doing
 
     # What becomes of it
 
@@ -349,11 +351,10 @@ class Worker:
 
     def _excess(self) -> IsolationError | None:
         with self._lock:
-            used, budget, started = self._used, self._budget, self._answers > 1
+            used, budget, doing = self._used, self._budget, self._doing
         if used > budget:
-            what = "took" if started else "was not imported within"
             return IsolationError(
-                f"the detector {what} {'more than ' if started else ''}{budget:g} s of its own time",
+                f"the detector took more than {budget:g} s of its own time for {doing}",
                 remedy="Report this to the plugin's author, or allow more with --time-limit SECONDS.",
             )
         memory = sum(_resident(process) for process in self._tree())
