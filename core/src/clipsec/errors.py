@@ -15,6 +15,7 @@
         - ContractError           a plugin broke the protocol (NaN, wrong type, ...)
         - IsolationError          a detector's own process was stopped, or ended without an answer
       x StoreError            results cannot be written or read back (disk full, ...)   exit 2
+      x ReportError           a report format could not render a run                    exit 2
 
     clipsec_registry.PluginError (re-exported here) has the same shape, for everything about plugins.
 
@@ -43,6 +44,7 @@ __all__ = [
     "NotApplicableError",
     "OutOfMemoryError",
     "PluginError",
+    "ReportError",
     "StoreError",
     "UnsafeModelError",
     "UnsupportedModelError",
@@ -117,3 +119,7 @@ class IsolationError(DetectionError):
 
 class StoreError(ClipsecError):
     """Results cannot be written or read back."""
+
+
+class ReportError(ClipsecError):
+    """A report format could not render a run; the run itself is stored."""

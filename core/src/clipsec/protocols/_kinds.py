@@ -96,10 +96,22 @@ class ModelLoader(Protocol):
 
 @runtime_checkable
 class ReportFormat(Protocol):
-    """Renders a run."""
+    """Renders a run: `clipsec report RUN --format NAME`, `clipsec run SUSPECT --report NAME=PATH`.
+
+    Two things are optional. A `render` that takes a keyword `baseline` (a `RunResult` or None) gets the run
+    given with `--baseline`. A method `join(texts: Sequence[str]) -> str` makes one document of several, for
+    `clipsec run` with several suspects.
+    """
 
     summary: ClassVar[str]
     api_version: ClassVar[str]
     suffix: ClassVar[str]
+    """Of a file that holds the report, e.g. `.csv`."""
 
-    def render(self, result: RunResult, folder: Path) -> str: ...
+    def render(self, result: RunResult, folder: Path) -> str:
+        """The report as text. `folder` is where the run lies, for its pictures and tables.
+
+        Texts in `result` come from models and plugins and may hold anything. An exception costs this report
+        only; the run is stored before.
+        """
+        ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,8 +14,8 @@ from rich.text import Text
 
 from clipsec.reports._evidence import SUCCESS, Evidence, evidence_of
 from clipsec.reports._text import compared, duration, percent, plural, relation, title, visible
-from clipsec.reports._words import WORDS, headline, reason, tally
-from clipsec.results import ClassEvidence, Outcome, RunResult, Verdict
+from clipsec.reports._words import WORDS, exit_sentence, headline, known_names, reason, tally
+from clipsec.results import FAIL_ON, ClassEvidence, Outcome, RunResult, Verdict
 
 REPORT_FILE = "report.html"
 FIRST_COLUMNS = 58
@@ -24,23 +24,37 @@ FURTHER_COLUMN = 12
 """Characters that one further measure takes, its heading folded."""
 
 
-def render_console(result: RunResult, console: Console | None = None, verbose: bool = False) -> None:
+def render_console(
+    result: RunResult,
+    console: Console | None = None,
+    verbose: bool = False,
+    *,
+    baseline: RunResult | None = None,
+    fail_on: Collection[Outcome] = FAIL_ON,
+) -> None:
     """Print a run. Per-class tables appear for findings, or for all checks if `verbose`; every class is
-    there, and as many measures as the terminal has room for.
+    there, and as many measures as the terminal has room for. A baseline and `fail_on` change the exit code
+    that is told, never a verdict.
 
     Every text of a model or plugin is printed literally: no markup, no escape sequence takes effect. What the
     terminal's encoding lacks becomes a question mark.
     """
     console = console or Console(highlight=False)
     if console.encoding.lower().startswith("utf"):
-        _print(result, console, verbose)
+        _print(result, console, verbose, baseline, fail_on)
         return
     with console.capture() as capture:
-        _print(result, console, verbose)
+        _print(result, console, verbose, baseline, fail_on)
     console.file.write(capture.get().encode(console.encoding, "replace").decode(console.encoding))
 
 
-def _print(result: RunResult, console: Console, verbose: bool) -> None:
+def _print(
+    result: RunResult,
+    console: Console,
+    verbose: bool,
+    baseline: RunResult | None,
+    fail_on: Collection[Outcome],
+) -> None:
     words = WORDS[result.outcome]
     console.print()
     banner = Text.assemble((f" {words.symbol} {headline(result)} ", f"{words.style} reverse"))
@@ -64,11 +78,9 @@ def _print(result: RunResult, console: Console, verbose: bool) -> None:
         place = report if report.is_file() else Path(result.folder)
         # Not folded: a path that is broken over two lines cannot be copied.
         console.print(_text(f"Report: {place}", longest=5000), soft_wrap=True)
-    console.print(_text(f"Exit code {result.exit_code}: {_exit_words(result.exit_code)}."))
-
-
-def _exit_words(code: int) -> str:
-    return ("clean", "finding", "error or inconclusive", "nothing ran")[code]
+    for name in known_names(result, baseline):
+        console.print(_text(f"Known: the baseline has the finding of {name} too."))
+    console.print(_text(exit_sentence(result, baseline, fail_on)))
 
 
 def _text(text: object, style: str = "", lines: bool = False, longest: int = 600) -> Text:

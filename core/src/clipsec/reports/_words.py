@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import attrs
 
 from clipsec.reports._text import plural, visible
-from clipsec.results import Outcome, RunResult, Verdict
+from clipsec.results import (
+    FAIL_ON,
+    Outcome,
+    RunResult,
+    Verdict,
+    counted_outcomes,
+    exit_code,
+    known_findings,
+)
 
 
 @attrs.frozen
@@ -70,3 +79,30 @@ def reason(verdict: Verdict) -> str:
     if verdict.error is not None and verdict.error.message not in verdict.summary:
         return f"{verdict.summary} ({verdict.error.type}: {verdict.error.message})"
     return verdict.summary
+
+
+EXIT_WORDS = ("clean", "finding", "error or inconclusive", "nothing ran")
+"""What each exit code of a run says."""
+
+
+def exit_sentence(
+    result: RunResult, baseline: RunResult | None = None, fail_on: Collection[Outcome] = FAIL_ON
+) -> str:
+    """The exit code, and why it is not the run's own when a baseline or `fail_on` makes it another."""
+    forgiving = exit_code(counted_outcomes(result, baseline))
+    code = exit_code(counted_outcomes(result, baseline), fail_on)
+    if code == result.exit_code:
+        return f"Exit code {code}: {EXIT_WORDS[code]}."
+    reasons = []
+    if forgiving != result.exit_code:
+        reasons.append("the baseline has every finding of it")
+    if code != forgiving:
+        reasons.append("--fail-on counts other outcomes")
+    own = f"the run itself has {result.exit_code} ({EXIT_WORDS[result.exit_code]})"
+    return f"Exit code {code}: {own}, but {' and '.join(reasons)}."
+
+
+def known_names(result: RunResult, baseline: RunResult | None) -> list[str]:
+    """The checks whose finding the baseline has, in the run's order."""
+    known = known_findings(baseline, result)
+    return [name for name in result.verdicts if name in known]

@@ -3,7 +3,7 @@
 from clipsec.store._atomic import atomic_write
 from clipsec.store._keys import content_key
 from clipsec.store._names import safe_name
-from clipsec.store._runs import RunFolder, RunStore
+from clipsec.store._runs import RunFolder, RunStore, read_run
 from clipsec.store._units import Unit, UnitStore
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "UnitStore",
     "atomic_write",
     "content_key",
+    "read_run",
     "safe_name",
 ]

@@ -61,14 +61,7 @@ class RunFolder:
 
     def read_result(self) -> RunResult:
         """The run that ended here; its `folder` is where it lies now. Raises `StoreError`."""
-        try:
-            document = parse_json(self.result_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{self.result_file} cannot be read: {error}",
-                remedy="Name the folder of a run that has ended.",
-            ) from error
-        return attrs.evolve(from_json(document), folder=str(self.folder))
+        return attrs.evolve(_read(self.result_file), folder=str(self.folder))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -99,6 +92,14 @@ class RunFolder:
             lock.release()
 
 
+def read_run(path: str | Path) -> RunResult:
+    """The run in a run's folder, or in a file such as a copy of its `run.json`. Raises `StoreError`."""
+    path = Path(path)
+    if path.is_dir() or path.name == RUN_FILE:
+        return RunFolder(path if path.is_dir() else path.parent).read_result()
+    return _read(path)
+
+
 class RunStore:
     """The folder that all runs lie in, one folder each: `ROOT/SUSPECT-KEY`."""
 
@@ -122,6 +123,17 @@ class RunStore:
     def runs(self) -> list[RunFolder]:
         """All runs that ended, by name."""
         return [RunFolder(path.parent) for path in sorted(self.root.glob(f"*/{RUN_FILE}"))]
+
+
+def _read(file: Path) -> RunResult:
+    try:
+        document = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{file} cannot be read: {error}",
+            remedy="Name the folder of a run that has ended.",
+        ) from error
+    return from_json(document)
 
 
 def _short(key: str, length: int) -> str:
