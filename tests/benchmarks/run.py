@@ -16,11 +16,11 @@ Benchmark = Callable[[str, int], list[Row]]
 
 
 def benchmarks() -> dict[str, Benchmark]:
-    """All of them by name. `all_class_inversion` is a file of its own, since it needs the detector."""
+    """All of them by name. Those in files of their own need the detector."""
     found: dict[str, Benchmark] = dict(towers.BENCHMARKS)
-    if importlib.util.find_spec("tests.benchmarks.all_class_inversion") is not None:
-        module = importlib.import_module("tests.benchmarks.all_class_inversion")
-        found["inversion"] = module.rows
+    for name, file in (("inversion", "all_class_inversion"), ("isolation", "isolation")):
+        if importlib.util.find_spec(f"tests.benchmarks.{file}") is not None:
+            found[name] = importlib.import_module(f"tests.benchmarks.{file}").rows
     return found
 
 
