@@ -15,6 +15,7 @@ from clipsec.errors import ClipsecError
 from clipsec_registry import PluginError
 
 _VERBS = {
+    "diff": ("clipsec.cli._diff", "diff_command", "Compare two runs of one model."),
     "doctor": (
         "clipsec.cli._doctor",
         "doctor_command",

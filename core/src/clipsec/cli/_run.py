@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsec.cli._outputs import Outputs, exit_options, read_baselines, say_failure
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _CONFIG_KEYS = {
     "isolate",
     "time_limit",
     "memory_limit",
+    "reports",
+    "baseline",
+    "fail_on",
 }
 
 
@@ -145,8 +149,21 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 )
 @click.option("--fresh", is_flag=True, help="Ignore what an earlier run stored.")
 @click.option(
-    "--format", "output", default="console", show_default=True, type=click.Choice(["console", "json"])
+    "--format",
+    "output",
+    default="console",
+    show_default=True,
+    metavar="NAME",
+    help="On stdout: console, html, json, junit, sarif, or a format that a plugin brings.",
 )
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FORMAT=PATH",
+    help="Write a report to a file too, e.g. sarif=clipsec.sarif (repeatable).",
+)
+@exit_options
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 @click.option("-v", "--verbose", is_flag=True, help="Every class in the console table.")
 def run_command(
@@ -169,6 +186,9 @@ def run_command(
     memory_limit: float | None,
     fresh: bool,
     output: str,
+    reports: tuple[str, ...],
+    fail_on: tuple[str, ...],
+    baseline: str | None,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -188,7 +208,6 @@ def run_command(
     from clipsec.data import read_lines
     from clipsec.engines import LocalEngine
     from clipsec.models import load_suspect
-    from clipsec.results import exit_code
     from clipsec.runner import audit, use_all_cores
     from clipsec.scheduler import FeatureCache, Scheduler
     from clipsec_registry import Registry, find_lock
@@ -200,6 +219,15 @@ def run_command(
     if not suspects:
         raise UsageError(_NOTHING, remedy=_NAME_ONE)
     _require(registry, require)
+    outputs = Outputs.of(
+        output,
+        reports,
+        registry,
+        baselines=read_baselines(baseline, runs),
+        fail_on=fail_on,
+        verbose=verbose,
+        several=len(suspects) > 1,
+    )
     image_pool = _pool(registry, pool, output)
     names = read_lines(classes) if classes else None
     clean = (
@@ -228,18 +256,16 @@ def run_command(
                 on_progress=bars.advance,
             )
 
-    results, failures = [], []
     for answer in LocalEngine().map(inspect, suspects):
         if answer.error is not None:
+            outputs.add_failure(answer.item, answer.error)
             if len(suspects) == 1:
+                outputs.finish()
                 raise answer.error
-            failures.append(answer.error)
-            _print_failure(answer.item, answer.error)
+            say_failure(answer.item, answer.error)
         elif answer.value is not None:
-            results.append(answer.value)
-            _print_result(answer.value, output, verbose)
-    code = exit_code(verdict.outcome for result in results for verdict in result.verdicts.values())
-    return code if not failures or code == 1 else 2
+            outputs.add(answer.value)
+    return outputs.finish()
 
 
 def _isolated(
@@ -312,21 +338,3 @@ def _parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
             raise UsageError(f"{text!r} is not an option", remedy="Write NAME.KEY=VALUE.")
         options.setdefault(name, {})[key] = value
     return options
-
-
-def _print_result(result: RunResult, output: str, verbose: bool) -> None:
-    from clipsec.reports import render_console, render_json
-
-    if output == "json":
-        click.echo(render_json(result))
-    else:
-        render_console(result, verbose=verbose)
-
-
-def _print_failure(spec: str, error: BaseException) -> None:
-    from clipsec.cli._main import printable
-
-    click.echo(f"{printable(spec)}: {printable(str(error))}", err=True)
-    remedy: Any = getattr(error, "remedy", "")
-    if remedy:
-        click.echo(f"What to do: {printable(remedy)}", err=True)

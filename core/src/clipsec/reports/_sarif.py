@@ -109,8 +109,6 @@ def _rule(name: str, verdict: Verdict) -> dict[str, Any]:
     help_text = f"The check {name}, from {by or 'an unknown distribution'}."
     if source:
         help_text += f" Its threshold comes from: {source}."
-    if facts is not None and facts.options:
-        help_text += f" Options: {json.dumps(verdict_to_json(verdict)['provenance']['options'])}."
     return {
         "id": _plain(name),
         "name": _plain(name.rpartition("/")[2] or name),
@@ -121,6 +119,7 @@ def _rule(name: str, verdict: Verdict) -> dict[str, Any]:
             {
                 "version": "" if facts is None else facts.version,
                 "distribution": "" if facts is None else facts.distribution,
+                "options": None if facts is None else verdict_to_json(verdict)["provenance"]["options"],
                 "tags": ["security", "backdoor"],
             }
         ),

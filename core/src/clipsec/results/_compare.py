@@ -107,10 +107,16 @@ def known_findings(baseline: RunResult | None, result: RunResult) -> frozenset[s
 def counted_outcomes(result: RunResult, baseline: RunResult | None) -> list[Outcome]:
     """The outcomes that decide the exit code: a finding that the baseline knows counts like a clean verdict.
 
-    Nothing else is forgiven: a check that answered in the baseline and does not now is what it is.
+    Nothing else is forgiven: a check that answered in the baseline and does not now is what it is. After a
+    failed sanity gate `inconclusive` counts as an error, which no choice of outcomes but none at all excuses.
     """
     known = known_findings(baseline, result)
-    return [Outcome.CLEAN if name in known else verdict.outcome for name, verdict in result.verdicts.items()]
+    outcomes = [
+        Outcome.CLEAN if name in known else verdict.outcome for name, verdict in result.verdicts.items()
+    ]
+    if result.gate.passed:
+        return outcomes
+    return [Outcome.ERROR if outcome is Outcome.INCONCLUSIVE else outcome for outcome in outcomes]
 
 
 def _findings(result: RunResult) -> list[str]:
