@@ -26,6 +26,8 @@ SHARED = ("raises_at_import", "exits_at_import", "shadows_first_party", "future_
 """Plugins of the registry's own table."""
 PICTURES = 8
 
+pytestmark = pytest.mark.slow
+
 Document = dict[str, Any]
 
 
@@ -52,9 +54,11 @@ def ours(plugin: str, does: str, says: str, here: str | None = None) -> Row:
 
 LICENCE = "licensed is failed: RuntimeError: the licence server did not answer"
 LEAVER = "leaver is failed: it called sys.exit(3) while being imported"
+RESERVED = "the name Clip_Inspector is reserved for clipsec-clip-inspector"
 FUTURE = "visionary is incompatible: written for plugin API 99.0"
 RESERVED = "the name Clip_Inspector is reserved"
 WRONG_TYPE = "returned dict, not a Verdict"
+NO_VERDICT = "returned dict, not a Verdict"
 TABLE = [
     error("vendor-raises/licensed", "raises at import", LICENCE, LICENCE),
     error("vendor-exits/leaver", "exits at import", LEAVER, LEAVER),
@@ -137,7 +141,8 @@ def run(
 @pytest.fixture(scope="module")
 def isolated(run: Callable[..., tuple[int, Document, str]]) -> tuple[int, Document, str]:
     """Everything that is installed, each in a process of its own."""
-    return run("--isolate", "--time-limit", "6", "--memory-limit", "1", "--runs", "isolated")
+    limits = ("--time-limit", "6", "--memory-limit", "1")
+    return run("--isolate", *limits, "-o", "clip-inspector.candidates=moon orchid", "--runs", "isolated")
 
 
 @pytest.fixture(scope="module")
