@@ -83,7 +83,10 @@ def _kill_orphans() -> None:
         except ChildProcessError:
             return
         if done == 0:
-            for child in _children():
+            children = _children()
+            if not children:
+                return  # the kernel does not say which
+            for child in children:
                 _kill(child)
 
 
