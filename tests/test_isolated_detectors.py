@@ -10,6 +10,7 @@ import pytest
 import clipsec
 from clipsec.isolation import Limits
 from clipsec.results import Outcome, RunResult, Verdict
+from clipsec.scheduler import Scheduler
 from clipsec_registry import Registry
 
 PLUGINS = '''
@@ -183,10 +184,24 @@ def test_progress_skips_and_files_come_through(apart: tuple[RunResult, list[obje
 
 
 def test_a_worker_cannot_poison_the_cache(audit: Audit) -> None:
-    """Features of other rows under the pool's keys are not what the next detector gets."""
-    alone = audit("reads", isolate=False)
-    for names in (("poisons", "reads"), ("reads", "poisons")):
-        assert verdict(audit(*names, isolate=False), "reads").score == verdict(alone, "reads").score
+    """Features of other rows under the pool's keys are not what the next detector gets from the cache."""
+    alone, poisoned = Scheduler(), Scheduler()
+    verdict(audit("poisons", isolate=False, scheduler=poisoned), "poisons")
+    scores = [
+        verdict(audit("reads", isolate=False, scheduler=scheduler), "reads").score
+        for scheduler in (alone, poisoned)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_features_are_shared_with_a_worker(audit: Audit) -> None:
+    """The pool's own rows under its keys are computed once, whoever asks."""
+    scheduler = Scheduler()
+    here = verdict(audit("reads", isolate=False, scheduler=scheduler), "reads")
+    apart = verdict(audit("reads", isolate=True, scheduler=scheduler), "reads")
+    assert apart.score == here.score
+    assert apart.cost.forward_rows == here.cost.forward_rows == 8
+    assert apart.cost.cached_rows == 8
 
 
 def test_an_unknown_name_is_a_usage_error(audit: Audit) -> None:
