@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from clipsec.cli._table import print_table
 from clipsec.errors import UsageError
 from clipsec_registry import Kind, Registry, find_lock, printable
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 TESTKITS = "clipsec.testkits"
 """Entry-point group of the battery: core may not import a plugin, so it asks for it by this name."""
@@ -109,22 +107,19 @@ def _battery() -> Callable[..., Iterator[Any]]:
 
 
 def _print(results: list[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # whoever reads a pipe wants one line a check
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("check", "outcome", "why"):
-        table.add_column(column, overflow="fold")
-    for result in results:
-        outcome = str(result.outcome)
-        # Text, never strings: in strings rich would obey markup that comes from the plugin.
-        cells: list[RenderableType] = [Text(result.check), Text(outcome, style=_STYLES[outcome])]
-        table.add_row(*cells, Text(printable(result.why, 300)))
-    console.print(table)
+    print_table(
+        ("check", "outcome", "why"),
+        (
+            (
+                result.check,
+                Text(str(result.outcome), style=_STYLES[str(result.outcome)]),
+                printable(result.why, 300),
+            )
+            for result in results
+        ),
+    )
     counts = {word: sum(str(result.outcome) == word for result in results) for word in _STYLES}
     line = f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped"
     click.echo(line + (" (a skipped check says nothing)" if counts["skipped"] else ""))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from clipsec.cli._table import print_table
 from clipsec_registry import Kind, PluginRecord, Registry, Status, find_lock
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _STYLES = {
     Status.OK: "green",
@@ -78,23 +83,17 @@ def why(record: PluginRecord) -> str:
 
 
 def _print_table(records: Sequence[PluginRecord]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    columns = ("kind", "name", "version", "distribution", "licence", "status", "why")
+    print_table(columns, map(_row, records))
+
+
+def _row(record: PluginRecord) -> list[str | Text]:
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # whoever reads a pipe wants one line a plugin
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kind", "name", "version", "distribution", "licence", "status", "why"):
-        table.add_column(column, overflow="fold")
-    for record in records:
-        # Text, never strings: in strings rich would obey markup that comes from the plugin.
-        version = record.version[: len("sha256:") + 12] if record.local else record.version
-        cells = [record.kind.value, record.name, version, record.distribution, record.licence or "not stated"]
-        status = Text(record.status.value, style=_STYLES[record.status])
-        table.add_row(*map(Text, cells), status, Text(why(record)))
-    console.print(table)
+    version = record.version[: len("sha256:") + 12] if record.local else record.version
+    status = Text(record.status.value, style=_STYLES[record.status])
+    licence = record.licence or "not stated"
+    return [record.kind.value, record.name, version, record.distribution, licence, status, why(record)]
 
 
 def _print_remedies(records: Sequence[PluginRecord]) -> None:
