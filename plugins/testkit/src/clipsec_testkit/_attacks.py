@@ -13,7 +13,7 @@ import torch
 
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Attack, AttackContext
-from clipsec_testkit._check import Battery, CheckFailed, CheckSkipped
+from clipsec_testkit._check import QUIET, Battery, CheckFailed, CheckSkipped
 from clipsec_testkit._controls import control, spoiled
 from clipsec_testkit._toys import accuracy, build_toys, success_rate
 from clipsec_testkit._watch import Watch
@@ -34,10 +34,7 @@ class AttackBattery(Battery):
         "determinism",
         "cancellation",
         "base_untouched",
-        "no_network",
-        "no_stray_files",
-        "no_children",
-        "global_state",
+        *QUIET,
     )
 
     def check_facts(self) -> None:
@@ -124,21 +121,9 @@ class AttackBattery(Battery):
         if self._runs["changed"]:
             raise CheckFailed(f"it changes the {self._runs['changed'][0]}")
 
-    def check_no_network(self) -> None:
-        """It does not reach for the network."""
-        self.require_quiet(self._watches(), "network", "it tries to reach the network")
-
     def check_no_stray_files(self) -> None:
         """It writes nothing outside of its output, and leaves no temporary file."""
         self.require_quiet(self._watches(), "writes", "it writes outside of its output")
-
-    def check_no_children(self) -> None:
-        """It leaves no process and no thread behind."""
-        self.require_quiet(self._watches(), "children", "it leaves something running")
-
-    def check_global_state(self) -> None:
-        """It leaves the program's settings as they were."""
-        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
 
     def _poison(self, scratch: Path, **changes: Any) -> tuple[Path, Watch, BaseException | None]:
         """Poison the clean toy into `scratch/out/delivery`, watched."""

@@ -43,6 +43,10 @@ class CheckResult:
     """The rule for a pass; what broke it, or why it could not be applied."""
 
 
+QUIET = ("no_network", "no_stray_files", "no_children", "global_state")
+"""The checks on what a plugin does beside its work, for the end of `names`."""
+
+
 @attrs.define(eq=False)
 class Battery:
     """The checks of one kind of plugin, run on one plugin. Subclasses add `check_*` methods.
@@ -165,6 +169,27 @@ class Battery:
         except UsageError:
             return
         raise CheckFailed("an option that does not exist is accepted")
+
+    def check_no_network(self) -> None:
+        """It does not reach for the network."""
+        self.require_quiet(self._watches(), "network", "it tries to reach the network")
+
+    def check_no_stray_files(self) -> None:
+        """It writes nothing outside of its folder, and leaves no temporary file."""
+        self.require_quiet(self._watches(), "writes", "it writes outside of its folder")
+
+    def check_no_children(self) -> None:
+        """It leaves no process and no thread behind."""
+        self.require_quiet(self._watches(), "children", "it leaves something running")
+
+    def check_global_state(self) -> None:
+        """It leaves the program's settings as they were: random generators, grad mode, dtype, threads,
+        folder, environment."""
+        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
+
+    def _watches(self) -> Mapping[str, Watch]:
+        """What was seen of each run, by the run's name."""
+        raise NotImplementedError
 
     def require_quiet(self, watches: Mapping[str, Watch], what: str, rule: str) -> None:
         """Fail when any of these runs has something on its list `what`."""

@@ -11,7 +11,7 @@ import attrs
 from clipsec.errors import ClipsecError, NotApplicableError
 from clipsec.protocols import Detector
 from clipsec.results import Cost, Outcome, Verdict, verdict_from_json, verdict_to_json
-from clipsec_testkit._check import Battery, CheckFailed, CheckSkipped
+from clipsec_testkit._check import QUIET, Battery, CheckFailed, CheckSkipped
 from clipsec_testkit._controls import BACKDOORS, CLEAN, control
 from clipsec_testkit._running import (
     Run,
@@ -44,10 +44,7 @@ class DetectorBattery(Battery):
         "round_trip",
         "finite_numbers",
         "towers_untouched",
-        "no_network",
-        "no_stray_files",
-        "no_children",
-        "global_state",
+        *QUIET,
     )
 
     def check_facts(self) -> None:
@@ -181,23 +178,6 @@ class DetectorBattery(Battery):
         for name, run in runs.items():
             if run.changed:
                 raise CheckFailed(f"on {name} it changes the {run.changed[0]}")
-
-    def check_no_network(self) -> None:
-        """It does not reach for the network."""
-        self.require_quiet(self._watches(), "network", "it tries to reach the network")
-
-    def check_no_stray_files(self) -> None:
-        """It writes nothing outside of the verdict's folder, and leaves no temporary file."""
-        self.require_quiet(self._watches(), "writes", "it writes outside of its folder")
-
-    def check_no_children(self) -> None:
-        """It leaves no process and no thread behind."""
-        self.require_quiet(self._watches(), "children", "it leaves something running")
-
-    def check_global_state(self) -> None:
-        """It leaves the program's settings as they were: random generators, grad mode, dtype, threads,
-        folder, environment."""
-        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
 
     # How verdicts are come by
 

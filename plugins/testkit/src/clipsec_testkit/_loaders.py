@@ -14,7 +14,7 @@ import torch
 from clipsec.errors import ClipsecError
 from clipsec.models import LoadRequest, Suspect, sanity_gate
 from clipsec.protocols import ModelLoader
-from clipsec_testkit._check import Battery, CheckFailed, CheckSkipped
+from clipsec_testkit._check import QUIET, Battery, CheckFailed, CheckSkipped
 from clipsec_testkit._layouts import write_layout
 from clipsec_testkit._watch import Watch
 
@@ -30,10 +30,7 @@ class ModelLoaderBattery(Battery):
         "loading",
         "determinism",
         "damaged_files",
-        "no_network",
-        "no_stray_files",
-        "no_children",
-        "global_state",
+        *QUIET,
     )
 
     def check_facts(self) -> None:
@@ -106,10 +103,6 @@ class ModelLoaderBattery(Battery):
             finally:
                 path.write_bytes(content)
 
-    def check_no_network(self) -> None:
-        """It does not reach for the network."""
-        self.require_quiet(self._watches(), "network", "it tries to reach the network")
-
     def check_no_stray_files(self) -> None:
         """It writes nothing, except into a cache that its author names."""
         watches = self._watches()
@@ -119,14 +112,6 @@ class ModelLoaderBattery(Battery):
             for watch in watches.values():
                 watch.writes = [path for path in watch.writes if not Path(path).is_relative_to(own)]
         self.require_quiet(watches, "writes", "it writes")
-
-    def check_no_children(self) -> None:
-        """It leaves no process and no thread behind."""
-        self.require_quiet(self._watches(), "children", "it leaves something running")
-
-    def check_global_state(self) -> None:
-        """It leaves the program's settings as they were."""
-        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
 
     def _delivered(self) -> tuple[str, Path | None]:
         """The spec, and the folder whose files may be damaged."""

@@ -11,7 +11,7 @@ import attrs
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Interface, Repair
 from clipsec.store import content_key
-from clipsec_testkit._check import Battery, CheckFailed
+from clipsec_testkit._check import QUIET, Battery, CheckFailed
 from clipsec_testkit._controls import BACKDOORS, control, new_scheduler, spoiled
 from clipsec_testkit._toys import accuracy, build_toys, caption_success_rate, success_rate
 from clipsec_testkit._watch import Watch
@@ -35,22 +35,6 @@ class ContextBattery(Battery):
         self._value()
         if self._runs["changed"]:
             raise CheckFailed(f"it changes the {self._runs['changed'][0]}")
-
-    def check_no_network(self) -> None:
-        """It does not reach for the network."""
-        self.require_quiet(self._watches(), "network", "it tries to reach the network")
-
-    def check_no_stray_files(self) -> None:
-        """It writes nothing outside of its folder, and leaves no temporary file."""
-        self.require_quiet(self._watches(), "writes", "it writes outside of its folder")
-
-    def check_no_children(self) -> None:
-        """It leaves no process and no thread behind."""
-        self.require_quiet(self._watches(), "children", "it leaves something running")
-
-    def check_global_state(self) -> None:
-        """It leaves the program's settings as they were."""
-        self.require_quiet(self._watches(), "state", "it changes what belongs to the whole program")
 
     def toy(self) -> str:
         """The toy that it works on."""
@@ -86,7 +70,7 @@ class ContextBattery(Battery):
         return {self.toy(): self._runs["watch"]}
 
 
-_QUIET = ("towers_untouched", "no_network", "no_stray_files", "no_children", "global_state")
+_QUIET = ("towers_untouched", *QUIET)
 
 
 @attrs.define(eq=False)
