@@ -73,7 +73,7 @@ def _describe(link: Link, asked: Frame) -> tuple[Any, Any, Any]:
     from clipsec.errors import UsageError
     from clipsec.results._plain import decode_plain, encode_plain
     from clipsec.runner import make_options
-    from clipsec.runner._detectors import broken_contract
+    from clipsec.runner._detectors import broken_contract, runs_by_default
     from clipsec_registry import Lock, LockedDistribution, Registry
 
     lock = decode_plain(asked.fields["lock"])
@@ -89,6 +89,7 @@ def _describe(link: Link, asked: Frame) -> tuple[Any, Any, Any]:
     said: dict[str, Any] = {
         "status": str(record.status), "reason": record.reason, "remedy": record.remedy,
         "needs": [], "options": {}, "broken": "" if plugin is None else broken_contract(plugin),
+        "by_default": runs_by_default(plugin),
     }  # fmt: skip
     options = None
     if plugin is not None and not said["broken"]:

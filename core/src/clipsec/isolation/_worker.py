@@ -55,6 +55,8 @@ class Described:
     remedy: str = ""
     broken: str = ""
     """What it lacks to be a detector; empty if nothing."""
+    by_default: bool = True
+    """Whether it runs when no detector is named."""
 
 
 class Worker:
@@ -228,6 +230,7 @@ class Worker:
             reason=frame.text("reason"),
             remedy=frame.text("remedy"),
             broken=frame.text("broken"),
+            by_default=frame.fields["by_default"] is not False,
         )
 
     def begin(self, doing: str) -> None:

@@ -90,6 +90,8 @@ def _load(
         return Chosen(loaded, problem=_unavailable(loaded, wanted=named or _altered(registry, loaded)))
     if complaint := broken_contract(plugin):
         return Chosen(loaded, problem=_breaks(loaded, complaint))
+    if not (named or record.local or runs_by_default(plugin)):
+        return Chosen(loaded, plugin, problem=_only_when_named(loaded))
     worker = start(record, plugin)
     if worker is not None:
         return _loading(registry, loaded, values, worker)
@@ -129,6 +131,9 @@ def described(registry: Registry, chosen: Chosen, *, named: bool) -> Chosen:
     if said.broken:
         chosen.worker.close()
         return attrs.evolve(chosen, problem=_breaks(record, said.broken))
+    if not (named or record.local or said.by_default):
+        chosen.worker.close()
+        return attrs.evolve(chosen, problem=_only_when_named(record))
     return attrs.evolve(chosen, plugin=said, options=said.options)
 
 
@@ -152,6 +157,21 @@ def broken_contract(plugin: Any) -> str:
         return "it states no needs"
     options = getattr(plugin, "options", None)
     return "" if isinstance(options, type) and attrs.has(options) else "its options are not an attrs class"
+
+
+def runs_by_default(plugin: Any) -> bool:
+    """Whether a run that names no detector includes this one: unless it has a class attribute `by_default`
+    that is False."""
+    return getattr(plugin, "by_default", True) is not False
+
+
+def _only_when_named(record: PluginRecord) -> Verdict:
+    """So says a detector that is installed to compare others with, not to be relied on."""
+    return Verdict(
+        Outcome.SKIPPED,
+        f"{record.name} runs only when it is named",
+        notes=(f"Ask for it with --detector {record.name}.",),
+    )
 
 
 def _unavailable(record: PluginRecord, *, wanted: bool) -> Verdict:
