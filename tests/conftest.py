@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import clipsec_zoo
+from clipsec.cli import main
 
 Clipsec = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,6 +46,21 @@ def clipsec(environment: dict[str, str], tmp_path: Path) -> Clipsec:
             timeout=timeout,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def clipsec_here(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clipsec:
+    """The same in this process, which spares a second import of torch."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("CLIPSEC_LOCK", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = CliRunner().invoke(main, arguments)
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
     return run
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
+SCHEMAS = Path(__file__).parents[3] / "tests" / "fixtures" / "reports"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -76,3 +81,66 @@ def folder(tmp_path):
 def read_page():
     """HTML text to a `Page`."""
     return Page
+
+
+@pytest.fixture(scope="session")
+def read_sarif():
+    """SARIF text to its one run; raises when the official schema does not allow it."""
+    schema = json.loads((SCHEMAS / "sarif-schema-2.1.0.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft4Validator(schema)
+
+    def read(text):
+        log = json.loads(text)
+        validator.validate(log)
+        assert log["version"] == "2.1.0"
+        (run,) = log["runs"]
+        return run
+
+    return read
+
+
+# What CI servers agree on: elements with their attributes and children, in this order.
+JUNIT = {
+    "testsuites": ("name tests failures errors", ("testsuite",)),
+    "testsuite": ("name tests failures errors skipped time timestamp", ("properties", "testcase")),
+    "properties": ("", ("property",)),
+    "property": ("name value", ()),
+    "testcase": ("name classname time", ("failure", "error", "skipped", "system-out")),
+    "failure": ("type message", ()),
+    "error": ("type message", ()),
+    "skipped": ("type message", ()),
+    "system-out": ("", ()),
+}
+COUNTED = {
+    "tests": "testcase",
+    "failures": "testcase/failure",
+    "errors": "testcase/error",
+    "skipped": "testcase/skipped",
+}
+
+
+@pytest.fixture(scope="session")
+def read_junit():
+    """JUnit text to its `testsuites` element; raises for what CI servers do not know or count otherwise."""
+
+    def check(element):
+        attributes, children = JUNIT[element.tag]
+        assert set(element.keys()) == set(attributes.split())
+        places = [children.index(child.tag) for child in element]
+        assert places == sorted(places)
+        for key, counted in COUNTED.items():
+            if element.get(key) is not None:
+                assert int(element.get(key)) == len(element.findall(f".//{counted}"))
+        assert re.fullmatch(r"\d+\.\d{3}", element.get("time", "0.000"))
+        for child in element:
+            check(child)
+
+    def read(text):
+        root = ElementTree.fromstring(text)
+        assert root.tag == "testsuites"
+        check(root)
+        for case in root.iter("testcase"):
+            assert sum(case.find(tag) is not None for tag in ("failure", "error", "skipped")) <= 1
+        return root
+
+    return read

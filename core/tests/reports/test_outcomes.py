@@ -9,7 +9,7 @@ import json
 import pytest
 from rich.console import Console
 
-from clipsec.reports import render_console, render_html, render_json
+from clipsec.reports import render_console, render_html, render_json, render_junit, render_sarif
 from clipsec.reports._words import WORDS
 from clipsec.results import ErrorRecord, GateResult, Outcome, Verdict
 
@@ -85,6 +85,49 @@ def test_json(result):
     document = json.loads(render_json(result))
     assert document["exit_code"] == CODES[document["outcome"]]
     assert (document["outcome"] == "clean") is is_clean(result)
+
+
+KINDS = {"clean": "pass", "finding": "fail", "inconclusive": "open", "skipped": "notApplicable"}
+LEVELS = {"error": "error", "inconclusive": "warning", "skipped": "note"}
+
+
+def test_sarif(result, read_sarif):
+    """A pass for clean only; a notification for whatever has no answer; success only if all answered."""
+    run = read_sarif(render_sarif(result))
+    outcomes = [str(verdict.outcome) for verdict in result.verdicts.values()]
+    assert [found["kind"] for found in run["results"]] == [KINDS[o] for o in outcomes if o in KINDS]
+    for found in run["results"]:
+        assert found["level"] == ("error" if found["kind"] == "fail" else "none")
+        assert found["properties"]["outcome"] == {kind: name for name, kind in KINDS.items()}[found["kind"]]
+    (invocation,) = run["invocations"]
+    assert invocation["exitCode"] == result.exit_code
+    told = {
+        (note["associatedRule"]["index"], note["level"])
+        for note in invocation["toolExecutionNotifications"]
+        if "associatedRule" in note
+    }
+    assert told == {(index, LEVELS[o]) for index, o in enumerate(outcomes) if o in LEVELS}
+    answered = {"clean", "finding"} & set(outcomes) and not {"error", "inconclusive"} & set(outcomes)
+    assert invocation["executionSuccessful"] is (result.gate.passed and bool(answered))
+    if is_clean(result):
+        assert invocation["executionSuccessful"]
+
+
+TROUBLE = ("failure", "error", "skipped")
+
+
+def test_junit(result, read_junit):
+    """A test case that passes for each clean check, and no suite without trouble unless the run is clean."""
+    (suite,) = read_junit(render_junit(result))
+    cases = suite.findall("testcase")
+    passed = [case.get("name") for case in cases if all(case.find(tag) is None for tag in TROUBLE)]
+    clean = [f"d{i}" for i, verdict in enumerate(result.verdicts.values()) if verdict.outcome.is_pass]
+    assert passed == clean
+    counts = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
+    assert counts["tests"] == len(cases)
+    assert (counts["failures"] + counts["errors"] == 0) is is_clean(result)
+    finding = [verdict for verdict in result.verdicts.values() if verdict.outcome is Outcome.FINDING]
+    assert counts["failures"] == len(finding)
 
 
 def test_words_of_a_pass_belong_to_clean_alone():

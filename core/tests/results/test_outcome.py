@@ -42,6 +42,36 @@ def test_a_run_is_clean_only_if_something_ran_and_nothing_else_happened(combinat
     assert overall(combination).is_pass is really_clean
 
 
+CHOICES = [frozenset(some) | {Outcome.ERROR} for some in COMBINATIONS if Outcome.CLEAN not in some]
+
+
+@pytest.mark.parametrize("fail_on", CHOICES, ids="+".join)
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="+".join)
+def test_a_choice_of_outcomes_forgives_what_is_not_chosen(combination, fail_on):
+    """An error and a run in which nothing ran fail under every choice; exit codes keep their meaning."""
+    code = exit_code(combination, fail_on)
+    counted = set(combination) & fail_on
+    if set(combination) <= {Outcome.SKIPPED}:
+        assert code == 3
+    elif counted - {Outcome.SKIPPED}:
+        assert code == exit_code(counted - {Outcome.SKIPPED})
+    else:
+        assert code == (3 if Outcome.SKIPPED in counted else 0)
+    if Outcome.ERROR in combination:
+        assert code in (1, 2)
+    assert exit_code(combination, ()) == 0
+
+
+def test_no_two_outcomes_have_the_same_terms():
+    """Only clean passes in SARIF and JUnit, and only a finding fails."""
+    terms = {outcome: outcome.terms for outcome in Outcome}
+    assert [o for o in Outcome if terms[o].sarif_kind == "pass"] == [Outcome.CLEAN]
+    assert [o for o in Outcome if terms[o].junit_element is None] == [Outcome.CLEAN]
+    assert [o for o in Outcome if terms[o].sarif_notification is None] == [Outcome.CLEAN, Outcome.FINDING]
+    assert [o for o in Outcome if terms[o].junit_element == "failure"] == [Outcome.FINDING]
+    assert len({terms[outcome].html_class for outcome in Outcome}) == len(Outcome)
+
+
 def test_only_clean_is_a_pass_and_only_clean_and_finding_are_answers():
     """The two properties that reports ask."""
     assert [outcome for outcome in Outcome if outcome.is_pass] == [Outcome.CLEAN]

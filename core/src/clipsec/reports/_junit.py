@@ -93,6 +93,7 @@ def _details(verdict: Verdict, text: str) -> Iterator[str]:
 
 def _numbers(verdict: Verdict) -> Iterator[str]:
     yield f"outcome: {verdict.outcome}"
+    yield f"summary: {verdict.summary}"
     document = verdict_to_json(verdict)
     for key in ("target", "score", "threshold", "threshold_source", "interval", "n"):
         if document.get(key) not in (None, "", 0):
@@ -102,6 +103,7 @@ def _numbers(verdict: Verdict) -> Iterator[str]:
     for row in verdict.evidence:
         if row.flagged:
             yield f"flagged: {row.name} {dict(row.measures)}"
+    yield from (f"note: {note}" for note in verdict.notes)
 
 
 def _facts(result: RunResult) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ FINGERPRINT = "suspectDetectorTarget/v1"
 """Name of the partial fingerprint: suspect digest, detector and target."""
 GATE_FAILED, NOTHING_RAN = "sanity-gate-failed", "nothing-ran"
 
-_NUMBERS = (
+_SHOWN = (
     "score",
     "score_name",
     "threshold",
@@ -42,6 +42,7 @@ _NUMBERS = (
     "target",
     "target_index",
     "measures",
+    "notes",
 )
 
 
@@ -259,7 +260,7 @@ def _result(result: RunResult, name: str, position: int, baseline: RunResult | N
         },
         "properties": _plain_json(
             {"outcome": str(verdict.outcome)}
-            | {key: value for key, value in verdict_to_json(verdict).items() if key in _NUMBERS}
+            | {key: value for key, value in verdict_to_json(verdict).items() if key in _SHOWN}
         ),
     }
     attachments = [
