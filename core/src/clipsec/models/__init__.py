@@ -14,6 +14,7 @@ from clipsec.models._load import load_clip, load_suspect
 from clipsec.models._open_clip import OpenClipLoader
 from clipsec.models._open_clip_model import clip_from_open_clip
 from clipsec.models._prepare import PreparationWarning
+from clipsec.models._prompt_learner import PromptLearner
 from clipsec.models._prompt_tuned import PromptTunedLoader, load_prompts
 from clipsec.models._save_prompts import save_prompts
 from clipsec.models._shared_prefix import SharedPrefixText
@@ -31,6 +32,7 @@ __all__ = [
     "LoadRequest",
     "OpenClipLoader",
     "PreparationWarning",
+    "PromptLearner",
     "PromptState",
     "PromptTunedLoader",
     "SharedPrefixText",

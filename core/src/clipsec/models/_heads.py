@@ -94,7 +94,7 @@ def prepare_prompt_head(
     `UnsupportedModelError` for class tokens that do not stand at the end, `MalformedModelError` when the
     prompts do not fit the base.
     """
-    _check_prompts(clip, prompts)
+    check_prompts(clip, prompts)
     device = torch.device(device)
     part = text_part(clip)
     label = f"head {prompts.method} {len(prompts.class_names)} classes"
@@ -143,7 +143,7 @@ def _scale(clip: ClipModel) -> tuple[str, str]:
     return float(clip.logit_scale).hex(), float(clip.logit_bias).hex()
 
 
-def _check_prompts(clip: ClipModel, prompts: PromptState) -> None:
+def check_prompts(clip: ClipModel, prompts: PromptState) -> None:
     part = text_part(clip)
     if prompts.class_token_position != "end":
         raise UnsupportedModelError(

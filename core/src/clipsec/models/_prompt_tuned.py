@@ -94,6 +94,7 @@ class PromptTunedLoader:
             prompts=prompts,
             class_names=prompts.class_names,
             base_name=delivery.base if not request.base else request.base,
+            base_spec=_beside(Path.cwd(), base_spec),
             files={**files, **{f"base/{name}": digest for name, digest in base.files.items()}},
             notes=notes,
             device=request.device,

@@ -60,6 +60,9 @@ class Suspect:
     prompts: PromptState | None = None
     class_names: tuple[str, ...] = ()
     base_name: str = ""
+    """What the delivery calls its base."""
+    base_spec: str = ""
+    """What loads the base again from anywhere, as far as the loader knows: a path is absolute."""
     files: dict[str, str] = attrs.field(factory=dict)
     notes: tuple[str, ...] = ()
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
