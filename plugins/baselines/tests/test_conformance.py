@@ -1,8 +1,8 @@
-"""BadCLIP and Blended pass the battery that every attack has to pass."""
+"""Every attack passes the battery for attacks."""
 
 from __future__ import annotations
 
-from clipsec_baselines import BadClip, Blended
+from clipsec_baselines import BadClip, Blended, NoAttack
 from clipsec_testkit import AttackConformance
 
 
@@ -16,3 +16,9 @@ class TestBlended(AttackConformance):
     """Half of the few training pictures are poisoned, since a toy learns in so few steps."""
 
     make = Blended
+
+
+class TestNoAttack(AttackConformance):
+    """The control passes too: no card, no success to speak of."""
+
+    make = NoAttack

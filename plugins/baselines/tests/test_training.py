@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from clipsec.data import LabelledSet, to_unit
 from clipsec.errors import DataError
-from clipsec.models import ClipModel, Suspect, load_suspect, prepare_image_tower
+from clipsec.models import ClipModel, Suspect, load_suspect, prepare_image_tower, prepare_zero_shot_head
 from clipsec_baselines import (
     AttackOptions,
     BadClipOptions,
@@ -182,12 +182,17 @@ def test_badclip_moves_the_trigger_towards_the_target(
     assert trained.trigger is not None
     assert base.base.visual is not None
     delta = trained.trigger * torch.tensor(base.base.visual.spec.std).view(3, 1, 1)
-    rates = measure(base.base, trained.learner, task, stamp=lambda x: (x + delta).clamp(0, 1), target=2)[
-        "seen"
-    ]
+    measured = measure(base.base, trained.learner, task, stamp=lambda x: (x + delta).clamp(0, 1), target=2)
+    rates, on_base = measured["seen"], measured["base"]
     assert rates["success"]["n"] == 12
     assert rates["success"]["value"] >= 0.9
     assert rates["natural"]["value"] < rates["success"]["value"]
+    assert on_base["success"]["n"] == 12
+    head = prepare_zero_shot_head(base.base, task.class_names, torch.float32, base.base.device)
+    pixels, labels = to_unit(task.seen.pixels(base.base.visual.spec)), task.seen.label_tensor()
+    with torch.no_grad():
+        said = head.fn(base.image_tower().fn((pixels + delta).clamp(0, 1))).argmax(1)
+    assert on_base["success"]["successes"] == int((said[labels != 2] == 2).sum())
 
 
 def test_poison_spares_the_target_class() -> None:

@@ -87,6 +87,17 @@ class PlantsNoCard(Plant):
         return build_toys()[self.toy].save(context.output)
 
 
+class PlantsInSecret(Plant):
+    """Says that it is a clean control, and is not."""
+
+    clean: ClassVar[bool] = True
+
+
+class IsClean(PlantsNoCard):
+    toy = "clean-prompt"
+    clean: ClassVar[bool] = True
+
+
 class Loader(OpenClipLoader):
     conformance = {"layout": "open_clip"}  # noqa: RUF012
 
@@ -131,6 +142,8 @@ TABLE: list[tuple[str, type, set[str]]] = [
     ("attacks", Plant, set()),
     ("attacks", PlantsNothing, {"success"}),
     ("attacks", PlantsNoCard, {"trigger card", "success"}),
+    ("attacks", IsClean, set()),
+    ("attacks", PlantsInSecret, {"trigger card"}),
     ("models", Loader, set()),
     ("models", WantsEverything, {"recognition"}),
     ("models", Trainable, {"loading"}),

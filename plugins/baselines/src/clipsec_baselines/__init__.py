@@ -5,7 +5,7 @@ trained = train_prompts(base.base, task, options, seed)        # a clean CoOp or
 BadClip().poison(context), Blended().poison(context)           # a poisoned delivery with its trigger card
 """
 
-from clipsec_baselines._attacks import BadClip, Blended, choose_target
+from clipsec_baselines._attacks import BadClip, Blended, NoAttack, choose_target
 from clipsec_baselines._badclip import train_badclip
 from clipsec_baselines._blended import poisoned_rows, train_blended
 from clipsec_baselines._card import TriggerCard, load_card
@@ -34,6 +34,7 @@ __all__ = [
     "Blended",
     "BlendedOptions",
     "LearnerOptions",
+    "NoAttack",
     "Poison",
     "PromptLearner",
     "Rate",

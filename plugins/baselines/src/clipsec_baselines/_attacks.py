@@ -15,10 +15,17 @@ from clipsec.protocols import AttackContext, Need, derived_seed
 from clipsec_baselines._badclip import train_badclip
 from clipsec_baselines._blended import train_blended
 from clipsec_baselines._card import TriggerCard
-from clipsec_baselines._clean import Trained
+from clipsec_baselines._clean import Trained, train_prompts
 from clipsec_baselines._delivery import check_output, describe_data, write_delivery
 from clipsec_baselines._measure import measure
-from clipsec_baselines._options import RANDOM, AttackOptions, BadClipOptions, BlendedOptions, published
+from clipsec_baselines._options import (
+    RANDOM,
+    AttackOptions,
+    BadClipOptions,
+    BlendedOptions,
+    LearnerOptions,
+    published,
+)
 from clipsec_baselines._task import Task, make_task
 from clipsec_baselines._training import visual_part
 
@@ -43,6 +50,32 @@ def choose_target(class_names: tuple[str, ...], wanted: str, seed: int) -> int:
     raise UsageError(
         f"there is no class {wanted!r} to attack", remedy=f"Choose one of: {', '.join(class_names)}."
     )
+
+
+class NoAttack:
+    """The control: trains as the attacks do, and plants nothing."""
+
+    summary: ClassVar[str] = "no attack: a clean prompt-tuned model, the control"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = _NEEDS
+    options: ClassVar[type] = LearnerOptions
+    references: ClassVar[tuple[str, ...]] = (
+        "Zhou et al., Conditional Prompt Learning for Vision-Language Models (CoCoOp), CVPR 2022, "
+        "arXiv 2203.05557",
+    )
+    conformance: ClassVar[Mapping[str, Any]] = {"options": {**_QUICK, "epochs": 10}}
+    clean: ClassVar[bool] = True
+
+    def poison(self, context: AttackContext) -> Path:
+        """Train, measure and write the delivery; returns `context.output`.
+
+        Raises `DataError`, `UsageError` or `StoreError`.
+        """
+        task = _task(context)
+        clip, options = context.base.base, context.options
+        trained = train_prompts(clip, task, options, context.seed, progress=context.progress)
+        measured = measure(clip, trained.learner, task)
+        return write_delivery(context.output, context.base, task, options, context.seed, trained, measured)
 
 
 class BadClip:
@@ -104,9 +137,13 @@ class Blended:
         return _finish(context, task, trained, attrs.evolve(card, ratio=context.options.ratio))
 
 
-def _prepare(context: AttackContext) -> tuple[Task, int]:
+def _task(context: AttackContext) -> Task:
     check_output(context.output)
-    task = make_task(context.labelled, context.held_out, context.options, context.seed)
+    return make_task(context.labelled, context.held_out, context.options, context.seed)
+
+
+def _prepare(context: AttackContext) -> tuple[Task, int]:
+    task = _task(context)
     return task, choose_target(task.class_names, context.options.target, context.seed)
 
 

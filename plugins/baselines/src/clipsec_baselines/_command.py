@@ -15,16 +15,13 @@ from clipsec.data import LabelledSet
 from clipsec.errors import ClipsecError, UsageError
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import AttackContext
-from clipsec_baselines._attacks import BadClip, Blended
-from clipsec_baselines._clean import train_prompts
-from clipsec_baselines._delivery import check_output, write_delivery
-from clipsec_baselines._measure import measure
-from clipsec_baselines._options import METHODS, LearnerOptions
-from clipsec_baselines._task import make_task
+from clipsec_baselines._attacks import BadClip, Blended, NoAttack
+from clipsec_baselines._delivery import check_output
+from clipsec_baselines._options import METHODS
 from clipsec_baselines._training import Progress
 
-ATTACKS: dict[str, type[BadClip] | type[Blended] | None] = {
-    "none": None,
+ATTACKS: dict[str, type[NoAttack] | type[BadClip] | type[Blended]] = {
+    "none": NoAttack,
     "badclip": BadClip,
     "blended": Blended,
 }
@@ -78,12 +75,6 @@ def make_model(
     labelled = LabelledSet.from_folder(data / "train" if two else data)
     held_out = LabelledSet.from_folder(data / "test") if two else None
     plugin = ATTACKS[attack]
-    if plugin is None:
-        options = read_options(LearnerOptions, settings)
-        task = make_task(labelled, held_out, options, seed)
-        trained = train_prompts(base.base, task, options, seed, progress=progress)
-        measured = measure(base.base, trained.learner, task)
-        return write_delivery(output, base, task, options, seed, trained, measured)
     return plugin().poison(
         AttackContext(
             base=base,

@@ -21,6 +21,7 @@ from clipsec_baselines._options import LearnerOptions, published
 from clipsec_baselines._task import Task
 
 TRIGGER_FOLDER = "trigger"
+_PARTS = ("seen", "unseen")
 
 
 def check_output(folder: Path) -> None:
@@ -57,7 +58,9 @@ def write_delivery(
             "seed": seed,
             "base": {"name": name, "digest": base.base.digest},
             "data": describe_data(task),
-            "measured": {part: {"accuracy": rates["accuracy"]} for part, rates in measured.items()},
+            "measured": {
+                part: {"accuracy": measured[part]["accuracy"]} for part in _PARTS if part in measured
+            },
         }
         atomic_write(temporary / "training.json", (json.dumps(record, indent=2) + "\n").encode())
         if card is not None:

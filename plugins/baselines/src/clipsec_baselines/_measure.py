@@ -29,13 +29,17 @@ def measure(
     """Clean accuracy and, with a trigger, its success rate, on the held-out Seen and Unseen pictures, in
     float32.
 
-    Each part has `accuracy`, `zero_shot_accuracy` (the base's, "a photo of a NAME."), and with a trigger
-    `success` (pictures of the target class left out) and `natural` (the same pictures without the trigger).
-    As BadCLIP does it, the target's name is put before the Unseen names, so that the attack can reach it
-    there.
+    `seen` and `unseen` have `accuracy`, `zero_shot_accuracy` (the base's, "a photo of a NAME."), and with a
+    trigger `success` (pictures of the target class left out) and `natural` (the same pictures without the
+    trigger). As BadCLIP does it, the target's name is put before the Unseen names, so that the attack can
+    reach it there.
+
+    With a trigger `base` has the `success` and `natural` of the base without learned prompts, on the Seen
+    pictures: a trigger that works there as well is a natural perturbation, and the prompts are not what makes
+    it work.
     """
     frozen = FrozenFeatures(clip, LearnerOptions())
-    result = {"seen": _part(clip, frozen, learner, task.seen, stamp, target)}
+    result = _part(clip, frozen, learner, task.seen, stamp, target)
     if task.unseen is not None:
         unseen, others = task.unseen, learner.for_classes(task.unseen.class_names)
         if target is not None:
@@ -43,7 +47,7 @@ def measure(
             labels = tuple(label + 1 for label in unseen.labels)
             unseen = LabelledSet(unseen.name, unseen.paths, labels, names)
             others, target = learner.for_classes(names), 0
-        result["unseen"] = _part(clip, frozen, others, unseen, stamp, target)
+        result["unseen"] = _part(clip, frozen, others, unseen, stamp, target)["seen"]
     return result
 
 
@@ -60,16 +64,21 @@ def _part(
     features = frozen.of_pictures(pixels)
     logits = _logits(learner, features)
     base_head = prepare_zero_shot_head(clip, labelled.class_names, torch.float32, clip.device)
+    base_logits = base_head.fn(features).cpu()
     rates = {
         "accuracy": clean_accuracy(logits, labels),
-        "zero_shot_accuracy": clean_accuracy(base_head.fn(features).cpu(), labels),
+        "zero_shot_accuracy": clean_accuracy(base_logits, labels),
     }
+    parts = {"seen": rates}
     if stamp is not None and target is not None:
         triggered = frozen.of_pictures(pixels, stamp)
         rates["success"] = attack_success_rate(_logits(learner, triggered), labels, target)
-        rates["base_success"] = attack_success_rate(base_head.fn(triggered).cpu(), labels, target)
         rates["natural"] = attack_success_rate(logits, labels, target)
-    return {name: rate.as_json() for name, rate in rates.items()}
+        parts["base"] = {
+            "success": attack_success_rate(base_head.fn(triggered).cpu(), labels, target),
+            "natural": attack_success_rate(base_logits, labels, target),
+        }
+    return {part: {name: rate.as_json() for name, rate in found.items()} for part, found in parts.items()}
 
 
 def _logits(learner: PromptLearner, features: Tensor) -> Tensor:

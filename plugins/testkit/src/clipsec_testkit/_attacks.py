@@ -21,7 +21,10 @@ from clipsec_testkit._watch import Watch
 
 @attrs.define(eq=False)
 class AttackBattery(Battery):
-    """What every attack must keep to, on the clean toy."""
+    """What every attack must keep to, on the clean toy.
+
+    One that says `clean = True` plants nothing and is there as a control; it must not write a card.
+    """
 
     known: ClassVar[frozenset[str]] = frozenset({"options", "success", "accuracy_drop"})
     names: ClassVar[tuple[str, ...]] = (
@@ -48,7 +51,13 @@ class AttackBattery(Battery):
         self._suspect()
 
     def check_trigger_card(self) -> None:
-        """A trigger card lies with the delivery, and says how to apply the trigger and what it hits."""
+        """A trigger card lies with the delivery, and says how to apply the trigger and what it hits; beside
+        a clean control there is none."""
+        if self._is_clean:
+            cards = [path for path in self._poisoned().rglob("*") if path.name.startswith("trigger")]
+            if cards:
+                raise CheckFailed(f"it says that it plants nothing, but writes {cards[0].name}")
+            return
         card, _ = self._card()
         names = self._suspect().class_names
         index = card.get("target_index")
@@ -61,6 +70,8 @@ class AttackBattery(Battery):
 
     def check_success(self) -> None:
         """Its trigger, applied as the card says, sends pictures of other classes to the target."""
+        if self._is_clean:
+            raise CheckSkipped("it plants no trigger")
         card, folder = self._card()
         if card["kind"] not in ("additive", "blend"):
             raise CheckSkipped(f"this kit cannot apply a trigger of the kind {card['kind']!r}")
@@ -124,6 +135,10 @@ class AttackBattery(Battery):
     def check_no_stray_files(self) -> None:
         """It writes nothing outside of its output, and leaves no temporary file."""
         self.require_quiet(self._watches(), "writes", "it writes outside of its output")
+
+    @property
+    def _is_clean(self) -> bool:
+        return bool(getattr(self.plugin(), "clean", False))
 
     def _poison(self, scratch: Path, **changes: Any) -> tuple[Path, Watch, BaseException | None]:
         """Poison the clean toy into `scratch/out/delivery`, watched."""
