@@ -8,7 +8,6 @@ import fcntl
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import psutil
 import torch
 from torch import Tensor
 
 from clipsec.errors import ContractError, IsolationError, UsageError
 from clipsec.isolation._frames import CHUNK, Frame, Reader, broken, pack
 from clipsec.isolation._limits import Limits
+from clipsec.isolation._processes import end_all, how_it_ended, leftovers, resident_bytes
 from clipsec.protocols import Need
 from clipsec.results._plain import decode_plain, encode_plain
 
@@ -36,8 +35,6 @@ LOOK_SECONDS = 0.1
 PATIENCE = 0.1
 """Seconds for which a batch waits for the rows of a worker that has just been answered. One that takes longer
 costs the others this much, once."""
-END_SECONDS = 5.0
-"""From asking the worker to end to killing it."""
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
@@ -250,23 +247,14 @@ class Worker:
         """End the process and all that it started, for a reason that is remembered if it is the first."""
         with self._lock:
             self._cause = self._cause or cause
-        self._end()
+        end_all(self._process)
 
     def verdict_on_death(self) -> IsolationError:
         """Why the process is gone."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
+        how = how_it_ended(self._process)
         with self._lock:
             if self._cause is not None:
                 return self._cause
-        code = self._process.returncode
-        if code is None:
-            how = "closed its pipe"
-        elif code < 0 or code > 128:
-            number = -code if code < 0 else code - 128
-            how = f"was killed by {_signal_name(number)}"
-        else:
-            how = f"ended by itself with exit code {code}"
         return IsolationError(
             f"the detector's process {how} before it gave a verdict",
             remedy="Report this to the plugin's author; what it printed is with the error.",
@@ -274,40 +262,18 @@ class Worker:
 
     def leftovers(self) -> list[str]:
         """Names of processes that the detector has started and that still run."""
-        return sorted(_name(process) for process in self._tree()[2:])
+        return leftovers(self._process)
 
     def close(self) -> None:
         """Stop whatever still runs, and remove the scratch folder. May be called twice."""
         if self._closed.is_set():
             return
         self._closed.set()
-        self._end()
+        end_all(self._process)
         self._watcher.join()
         for fileno in (self._to_worker, self._from_worker, self._printed):
             os.close(fileno)
         shutil.rmtree(self.scratch, ignore_errors=True)
-
-    def _end(self) -> None:
-        """SIGTERM makes the launcher kill everything below it; SIGKILL is for a launcher that is stuck."""
-        tree = self._tree()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        for process in tree:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-    def _tree(self) -> list[psutil.Process]:
-        """The launcher, the worker, and whatever that has started; orphans stay below one of the two."""
-        try:
-            root = psutil.Process(self._process.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.Error:
-            return []
 
     # The watcher's thread
 
@@ -360,7 +326,7 @@ class Worker:
                 f"the detector took more than {budget:g} s of its own time for {doing}",
                 remedy="Report this to the plugin's author, or allow more with --time-limit SECONDS.",
             )
-        memory = sum(_resident(process) for process in self._tree())
+        memory = resident_bytes(self._process)
         if memory > self.limits.memory_bytes:
             return IsolationError(
                 f"the detector used {_size(memory)} of memory, more than {_size(self.limits.memory_bytes)}",
@@ -383,27 +349,6 @@ def _environment(scratch: Path) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "CUDA_VISIBLE_DEVICES": "",
     }
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return "?"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _size(count: int) -> str:
