@@ -78,6 +78,44 @@ class LabelledSet:
             tuple(self.class_names[label] for label in classes),
         )
 
+    def subset(self, rows: Sequence[int]) -> LabelledSet:
+        """Some of the pictures, by position, with the same class names."""
+        return LabelledSet(
+            self.name,
+            tuple(self.paths[i] for i in rows),
+            tuple(self.labels[i] for i in rows),
+            self.class_names,
+        )
+
+    def for_classes(self, class_names: Sequence[str]) -> LabelledSet:
+        """The pictures of the named classes, labelled as in `class_names`; a class may have none.
+
+        Names are compared as prompts are: case, underscores and spaces around do not count.
+        """
+        place = {_plain(name): position for position, name in enumerate(class_names)}
+        kept = [i for i, label in enumerate(self.labels) if _plain(self.class_names[label]) in place]
+        return LabelledSet(
+            self.name,
+            tuple(self.paths[i] for i in kept),
+            tuple(place[_plain(self.class_names[self.labels[i]])] for i in kept),
+            tuple(class_names),
+        )
+
+    def split(self, share: float, *, generator: torch.Generator) -> tuple[LabelledSet, LabelledSet]:
+        """Two parts without a common picture; the second has about `share` of each class, drawn at random.
+
+        A class with two pictures or more has at least one in each part, a single picture is in the first.
+        """
+        first: list[int] = []
+        second: list[int] = []
+        for label in range(len(self.class_names)):
+            members = [i for i, other in enumerate(self.labels) if other == label]
+            taken = min(max(1, round(share * len(members))), len(members) - 1) if members else 0
+            order = torch.randperm(len(members), generator=generator).tolist()
+            second += [members[i] for i in sorted(order[:taken])]
+            first += [members[i] for i in sorted(order[taken:])]
+        return self.subset(first), self.subset(second)
+
     def shots(self, per_class: int, *, generator: torch.Generator) -> LabelledSet:
         """At most `per_class` pictures of each class, drawn at random (CoOp's few-shot sampling)."""
         kept: list[int] = []
@@ -85,12 +123,11 @@ class LabelledSet:
             members = [i for i, other in enumerate(self.labels) if other == label]
             order = torch.randperm(len(members), generator=generator)[:per_class].tolist()
             kept.extend(members[i] for i in sorted(order))
-        return LabelledSet(
-            self.name,
-            tuple(self.paths[i] for i in kept),
-            tuple(self.labels[i] for i in kept),
-            self.class_names,
-        )
+        return self.subset(kept)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _class_words(folder: Path) -> dict[str, str]:

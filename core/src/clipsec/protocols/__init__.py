@@ -11,6 +11,7 @@ from clipsec.protocols._kinds import (
     Repair,
     ReportFormat,
 )
+from clipsec.protocols._trigger import Trigger, found_triggers, load_trigger
 from clipsec_registry import API_VERSION
 
 __all__ = [
@@ -25,5 +26,8 @@ __all__ = [
     "Plugin",
     "Repair",
     "ReportFormat",
+    "Trigger",
     "derived_seed",
+    "found_triggers",
+    "load_trigger",
 ]

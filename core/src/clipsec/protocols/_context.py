@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from clipsec.errors import ContractError
-from clipsec.results import Artifact
+from clipsec.results import Artifact, Verdict
 from clipsec.store import atomic_write
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ class Context:
     pool: ImagePool | None = None
     labelled: LabelledSet | None = None
     reference: Suspect | None = None
+    finding: Verdict | None = None
+    """For a repair: what a detector found; `found_triggers(finding, finding_folder)` reads its triggers."""
+    finding_folder: Path | None = None
+    """The folder of the run of the finding, which its artifacts' paths count from."""
+    output: Path | None = None
+    """For a repair: the folder to write the repaired delivery to; it does not exist yet."""
     seed: int = 0
     search_dtype: torch.dtype = torch.bfloat16
     decision_dtype: torch.dtype = torch.float32

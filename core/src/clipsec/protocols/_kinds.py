@@ -72,7 +72,15 @@ class Interface(Plugin, Protocol):
 class Repair(Plugin, Protocol):
     """Makes a repaired model from a suspect and a finding."""
 
-    def repair(self, context: Context) -> Path: ...
+    def repair(self, context: Context) -> Path | Problem:
+        """Write a delivery that loads like any other, to `context.output`; returns its folder.
+
+        Or, to share tower calls and features, a generator that yields scheduler requests and returns the
+        folder. `context.labelled` has the suspect's classes, in its order; the pictures that the result is
+        measured on are kept from the repair. `context.suspect.base_spec` names the base for the new delivery.
+        Raise `NotApplicableError` when there is nothing that it can repair.
+        """
+        ...
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Where results lie: one folder a run, one JSON a unit of work, tensors as safetensors, atomic writes."""
 
+from clipsec.store._artifacts import read_artifact
 from clipsec.store._atomic import atomic_write
 from clipsec.store._keys import content_key
 from clipsec.store._names import safe_name
@@ -13,6 +14,7 @@ __all__ = [
     "UnitStore",
     "atomic_write",
     "content_key",
+    "read_artifact",
     "read_run",
     "safe_name",
 ]
