@@ -17,6 +17,7 @@ from clipsec.reports._formats import (
 )
 from clipsec.reports._html import render_html
 from clipsec.reports._junit import join_junit, render_junit
+from clipsec.reports._repair import render_repair
 from clipsec.reports._sarif import join_sarif, render_sarif
 from clipsec.reports._words import exit_sentence
 
@@ -39,6 +40,7 @@ __all__ = [
     "render_html",
     "render_json",
     "render_junit",
+    "render_repair",
     "render_report",
     "render_sarif",
     "write_html",

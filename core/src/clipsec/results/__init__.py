@@ -27,12 +27,23 @@ from clipsec.results._compare import (
 )
 from clipsec.results._json import from_json, to_json, to_text, verdict_from_json, verdict_to_json
 from clipsec.results._outcome import FAIL_ON, Outcome, Terms, exit_code, overall
+from clipsec.results._repair import (
+    BeforeAfter,
+    Rate,
+    RepairOutcome,
+    RepairResult,
+    TriggerRates,
+    judge_repair,
+    repair_from_json,
+    repair_to_text,
+)
 from clipsec.results._schema import schema
 
 __all__ = [
     "FAIL_ON",
     "SCHEMA_VERSION",
     "Artifact",
+    "BeforeAfter",
     "Change",
     "CheckComparison",
     "ClassEvidence",
@@ -44,9 +55,13 @@ __all__ = [
     "Interval",
     "Outcome",
     "Provenance",
+    "Rate",
+    "RepairOutcome",
+    "RepairResult",
     "RunResult",
     "SuspectCard",
     "Terms",
+    "TriggerRates",
     "Verdict",
     "change_between",
     "check_verdict",
@@ -55,8 +70,11 @@ __all__ = [
     "exit_code",
     "finding_fingerprint",
     "from_json",
+    "judge_repair",
     "known_findings",
     "overall",
+    "repair_from_json",
+    "repair_to_text",
     "schema",
     "to_json",
     "to_text",

@@ -70,6 +70,17 @@ def verdict_from_json(document: Any) -> Verdict:
     return verdict
 
 
+def write_document(result: Any) -> dict[str, Any]:
+    """Another result with a `schema_version` as plain data. Raises `ContractError` like `to_json`."""
+    document: dict[str, Any] = _writer.unstructure(result)
+    return document
+
+
+def read_document(document: Any, wanted: type, what: str) -> Any:
+    """What `write_document` wrote, read as `wanted`. Raises `StoreError` like `from_json`."""
+    return _structure(document, wanted, _version(document, what))
+
+
 def _version(document: Any, what: str) -> tuple[int, int]:
     if not isinstance(document, dict):
         raise StoreError(f"a {what} is a JSON object, not {type(document).__name__}", remedy=_READ_REMEDY)
