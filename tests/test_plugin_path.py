@@ -83,3 +83,16 @@ def test_a_file_that_fails_is_an_error(clipsec, file: Path) -> None:
     assert "no licence (mine.py:1)" in " ".join(done.stdout.split())
     file.unlink()
     assert run(clipsec).returncode == 4
+
+
+@pytest.mark.parametrize("isolate", [False, True], ids=["in process", "isolated"])
+def test_its_author_is_told_to_mend_it(clipsec_here, file: Path, tmp_path: Path, isolate: bool) -> None:
+    """What an unpackaged file raises is an error of its own, and nobody is sent to a stranger."""
+    file.write_text(FILE.replace("again = context", "again = contekst"))
+    more = ("--isolate", "local/mine") if isolate else ()
+    done = run(clipsec_here, "-q", "--report", "json=run.json", *more)
+    assert done.returncode == 2
+    (verdict,) = json.loads((tmp_path / "run.json").read_text())["verdicts"].values()
+    assert verdict["error"]["type"] == "NameError"
+    assert "contekst" in verdict["error"]["traceback"]
+    assert verdict["error"]["remedy"].startswith("Mend the file")

@@ -13,7 +13,7 @@ import pytest
 
 from clipsec.errors import ContractError, StoreError
 from clipsec.results import GateResult, Outcome, RunResult, SuspectCard, Verdict
-from clipsec.store import RunFolder, RunStore, atomic_write, content_key
+from clipsec.store import RunFolder, RunStore, atomic_write, content_key, read_run
 
 KEY = content_key(run=1)
 
@@ -150,6 +150,15 @@ def test_a_result_that_cannot_be_read_is_an_error(tmp_path, content):
     with pytest.raises(StoreError) as caught:
         RunFolder(tmp_path).read_result()
     assert caught.value.remedy
+
+
+def test_a_folder_of_runs_is_no_run(tmp_path):
+    """The error names one that is."""
+    with RunStore(tmp_path).open("m", KEY) as run:
+        run.write_result(RESULT)
+    with pytest.raises(StoreError, match="is a folder of runs, not a run") as caught:
+        read_run(tmp_path)
+    assert str(run.folder) in caught.value.remedy
 
 
 def test_neither_store_nor_reports_import_torch():

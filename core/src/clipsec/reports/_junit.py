@@ -85,7 +85,8 @@ def _details(verdict: Verdict, text: str) -> Iterator[str]:
     yield text
     error = verdict.error
     if error is not None:
-        yield f"{error.type}: {error.message}"
+        if text != (told := f"{error.type}: {error.message}"):
+            yield told
         if error.remedy:
             yield f"What to do: {error.remedy}"
     yield from verdict.notes

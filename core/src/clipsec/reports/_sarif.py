@@ -208,7 +208,8 @@ def _notifications(result: RunResult) -> Iterator[dict[str, Any]]:
 
 def _whole_reason(verdict: Verdict) -> str:
     remedy = "" if verdict.error is None else verdict.error.remedy
-    return " ".join(filter(None, [reason(verdict), remedy, *verdict.notes]))
+    parts = filter(None, [reason(verdict), remedy, *verdict.notes])
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)
 
 
 def _artifacts(result: RunResult) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ from clipsec.scheduler import Done, Scheduler
 from clipsec.store import UnitStore
 
 VERDICT_UNIT = "verdict"
+_NOT_OURS = "Report this to the plugin's author."
 
 
 @attrs.define(eq=False)
@@ -124,7 +125,7 @@ def finished(task: Task, done: Done, scheduler: Scheduler) -> Verdict:
 
 def error_record(error: BaseException) -> ErrorRecord:
     """What is kept of an exception."""
-    remedy = error.remedy if isinstance(error, ClipsecError) else "Report this to the plugin's author."
+    remedy = error.remedy if isinstance(error, ClipsecError) else _NOT_OURS
     if isinstance(error, RelayedError):
         return ErrorRecord(error.name, str(error), remedy, error.trace)
     trace = "".join(traceback.format_exception(error))
@@ -169,4 +170,8 @@ def flagged(chosen: Chosen, verdict: Verdict) -> Verdict:
         f"local check: from an unpackaged file ({chosen.record.version[:19]}), not an installed plugin; "
         "nothing of it is kept for later runs"
     )
-    return attrs.evolve(verdict, notes=(note, *verdict.notes))
+    error = verdict.error
+    if error is not None and error.remedy == _NOT_OURS:
+        # Who names a file is its author.
+        error = attrs.evolve(error, remedy="Mend the file; the report, and --verbose, show the traceback.")
+    return attrs.evolve(verdict, notes=(note, *verdict.notes), error=error)

@@ -95,6 +95,11 @@ class RunFolder:
 def read_run(path: str | Path) -> RunResult:
     """The run in a run's folder, or in a file such as a copy of its `run.json`. Raises `StoreError`."""
     path = Path(path)
+    if path.is_dir() and not (path / RUN_FILE).exists() and (inside := RunStore(path).runs()):
+        raise StoreError(
+            f"{path} is a folder of runs, not a run",
+            remedy=f"Name one of them, e.g. {inside[-1].folder}.",
+        )
     if path.is_dir() or path.name == RUN_FILE:
         return RunFolder(path if path.is_dir() else path.parent).read_result()
     return _read(path)
