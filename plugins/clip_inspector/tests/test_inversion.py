@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from clipsec.scheduler import Scheduler, Tower
-from clipsec_clip_inspector._inversion import evaluate, invert
+from clipsec_clip_inspector._inversion import Search, evaluate, invert
 
 SIZE, CLASSES = 8, 5
 
@@ -86,3 +86,15 @@ def test_result_does_not_depend_on_neighbours() -> None:
     alone = Scheduler().run(problem(3))
     assert torch.equal(together[3].delta, alone.delta)
     assert together[3].trajectory == alone.trajectory
+
+
+def test_a_search_that_stopped_in_between_ends_where_it_would_have() -> None:
+    """Bit for bit."""
+    image, head = towers()
+    settings = {"batches": torch.arange(20).split(4), "epsilon": 0.05, "learning_rate": 0.1}
+    whole, paused = (Search(image, head, pool(), 2, **settings) for _ in range(2))
+    Scheduler().run(whole.go_on(5))
+    for until in (1, 3, 3, 5):
+        Scheduler().run(paused.go_on(until))
+    assert torch.equal(whole.delta, paused.delta)
+    assert whole.steps == paused.steps

@@ -11,12 +11,13 @@ from torch import Tensor
 from clipsec.data import to_unit
 from clipsec.protocols import Context, Need
 from clipsec.scheduler import Encode, Gather, Problem
-from clipsec.store import UnitStore, content_key
+from clipsec_clip_inspector._decision import PAIRED_THRESHOLD
 from clipsec_clip_inspector._evidence import save_trigger
-from clipsec_clip_inspector._inversion import Inversion, evaluate, invert
+from clipsec_clip_inspector._halving import Rung, standing, survivors
 from clipsec_clip_inspector._options import Options
 from clipsec_clip_inspector._plan import Plan, Side, make_plan
-from clipsec_clip_inspector._score import class_result
+from clipsec_clip_inspector._score import class_result, early_result
+from clipsec_clip_inspector._stored import Found, StoredSearch, null_search, suspect_search
 from clipsec_clip_inspector._verdict import make_verdict
 
 CONCURRENT_ROWS = 64
@@ -47,82 +48,75 @@ class ClipInspector:
         the null are stored by content under `context.shared` and serve every suspect on the same base.
         """
         plan = make_plan(context)
-        clean = yield from clean_margins(plan, plan.suspect)
-        clean_null = yield from clean_margins(plan, plan.null) if plan.null else iter_none()
+        clean = yield from clean_predictions(plan, plan.suspect)
+        clean_null = yield from clean_predictions(plan, plan.null) if plan.null else iter_none()
         advance = _Progress(context, plan)
-        problems: list[tuple[Any, Problem]] = []
-        for target in plan.candidates:
-            problems.append((("suspect", target), self._suspect_class(context, plan, target, advance)))
-            if plan.null is not None:
-                problems.append((("null", target), self._null_class(context, plan, target, advance)))
-        live = max(1, CONCURRENT_ROWS // plan.options.batch_size)
-        answers = yield Gather(problems, max_live=live)
-        measured = {done.tag: done.unwrap() for done in answers}
+        searches = {target: suspect_search(context, plan, target, advance) for target in plan.candidates}
+        nulls = {
+            target: null_search(context, plan, target, advance) for target in plan.candidates if plan.null
+        }
+        alive, given_up = list(plan.candidates), {}
+        for rung in plan.rungs:
+            standings = yield from standings_at(rung, alive, searches, nulls, plan, clean, clean_null)
+            kept = survivors(standings, rung.keep, PAIRED_THRESHOLD)
+            given_up |= {
+                target: early_result(target, at, rung.steps)
+                for place, (target, at) in enumerate(zip(alive, standings, strict=True))
+                if place not in kept
+            }
+            alive = [target for place, target in enumerate(alive) if place in kept]
+        measured = yield from _gather(alive, searches, nulls, plan, StoredSearch.finish)
         results, artifacts = [], {}
         for target in plan.candidates:
-            delta, trajectory, margin = measured["suspect", target]
+            if target in given_up:
+                results.append(given_up[target])
+                continue
+            found: Found = measured["suspect", target]
             base = None
             if clean_null is not None:
-                base = margin[1], measured["null", target][2][0], clean_null
-            results.append(class_result(target, margin[0], clean, base))
-            artifacts[target] = save_trigger(context, plan, target, delta, trajectory)
+                base = found.margins[1], measured["null", target].margins[0], clean_null
+            results.append(class_result(target, found.margins[0], clean, base))
+            artifacts[target] = save_trigger(context, plan, target, found.delta, found.losses)
         return make_verdict(plan, results, artifacts)
 
-    def _suspect_class(
-        self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]
-    ) -> Problem:
-        """Delta, trajectory and margins (of the suspect, then of the base) of one class of the suspect."""
-        name = f"class-{target:04d}"
-        sides = [plan.suspect] if plan.null is None else [plan.suspect, plan.null]
-        return (yield from stored_class(context.units, name, plan, sides, target, advance))
 
-    def _null_class(
-        self, context: Context, plan: Plan, target: int, advance: Callable[[int], None]
-    ) -> Problem:
-        """Delta, trajectory and margins of one class of the null."""
-        assert plan.null is not None
-        name = f"clip-inspector-null-{content_key(null=plan.null_key, target=target)}"
-        return (yield from stored_class(context.shared, name, plan, [plan.null], target, advance))
-
-
-def stored_class(
-    store: UnitStore,
-    name: str,
+def standings_at(
+    rung: Rung,
+    alive: Sequence[int],
+    searches: Mapping[int, StoredSearch],
+    nulls: Mapping[int, StoredSearch],
     plan: Plan,
-    sides: Sequence[Side],
-    target: int,
-    advance: Callable[[int], None],
+    clean: Tensor,
+    clean_null: Tensor,
 ) -> Problem:
-    """Invert one class on the first side and evaluate it on all, or load it when it is stored already.
-
-    Returns delta, trajectory and margins `[sides, n]`.
-    """
-    unit = store.load(name)
-    if unit is not None:
-        advance(len(plan.batches))
-        return unit.tensors["delta"], unit.data["trajectory"], unit.tensors["margins"]
-    found: Inversion = yield from invert(
-        sides[0].search_tower,
-        sides[0].search_head,
-        plan.pixels,
-        target,
-        batches=plan.batches,
-        epsilon=plan.options.epsilon,
-        learning_rate=plan.options.learning_rate,
-        on_step=lambda: advance(1),
-    )
-    margin: Tensor = yield from evaluate(
-        [(side.tower, side.head) for side in sides], plan.pixels, found.delta, target
-    )
-    store.save(
-        name,
-        {"class": plan.class_names[target], "trajectory": list(found.trajectory)},
-        {"delta": found.delta, "margins": margin},
-    )
-    return found.delta, list(found.trajectory), margin
+    """Bring all searches to a rung; returns the `Standing` of each class."""
+    seen = yield from _gather(alive, searches, nulls, plan, lambda search: search.until(rung.steps))
+    standings = []
+    for target in alive:
+        free = (clean != target) & (clean_null != target)
+        eligible = [free[batch].tolist() for batch in plan.batches[: rung.steps]]
+        standings.append(standing(seen["suspect", target], seen["null", target], eligible, rung.steps))
+    return standings
 
 
-def clean_margins(plan: Plan, side: Side) -> Problem:
+def _gather(
+    targets: Sequence[int],
+    searches: Mapping[int, StoredSearch],
+    nulls: Mapping[int, StoredSearch],
+    plan: Plan,
+    what: Callable[[StoredSearch], Problem],
+) -> Problem:
+    """Run something of each search, of suspect and null; the answers by ("suspect" or "null", target)."""
+    problems: list[tuple[Any, Problem]] = []
+    for target in targets:
+        problems.append((("suspect", target), what(searches[target])))
+        if target in nulls:
+            problems.append((("null", target), what(nulls[target])))
+    answers = yield Gather(problems, max_live=max(1, CONCURRENT_ROWS // plan.options.batch_size))
+    return {done.tag: done.unwrap() for done in answers}
+
+
+def clean_predictions(plan: Plan, side: Side) -> Problem:
     """Clean predictions of the pool under one side, `[n]` class indices."""
     predictions = []
     for start in range(0, len(plan.pixels), 128):
@@ -148,4 +142,4 @@ class _Progress:
 
     def __call__(self, steps: int) -> None:
         self._done += steps
-        self._tell(self._done / self._total, self._what)
+        self._tell(min(1.0, self._done / self._total), self._what)

@@ -24,6 +24,10 @@ class Options:
     """Pictures of the pool that are used, drawn by the seed. Paper: 1,000."""
     decision: str = attrs.field(default="paired", validator=validators.in_(("paired", "across")))
     """Which null decides: `paired` (ours) or `across` (across classes, as published)."""
+    schedule: str = attrs.field(default="full", validator=validators.in_(("halving", "full")))
+    """`halving` (ours) gives up classes that do not stand out against the base after an eighth and three
+    eighths of the updates; `full`, as published, searches every class to the end, and so does every
+    decision without the paired null."""
     threshold: float | None = attrs.field(default=None)
     """Replaces the decision rule's own threshold; the verdict then says that the user set it."""
     min_success: float = attrs.field(default=0.5, validator=[validators.ge(0), validators.le(1)])

@@ -13,9 +13,10 @@ from clipsec.models import Suspect
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
 from clipsec.store import content_key
+from clipsec_clip_inspector._halving import Rung, rungs
 from clipsec_clip_inspector._options import Options
 
-INVERSION_VERSION = 1
+INVERSION_VERSION = 2
 """Raised when the search changes its results, so that stored nulls of older versions are not reused."""
 
 
@@ -46,10 +47,20 @@ class Plan:
     """Content key of the null's inversions; suspects on one base, with one label set and pool, share it."""
 
     @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where searches are compared and some given up; none when every class is searched to the end."""
+        if self.null is None or self.options.decision != "paired" or self.options.schedule == "full":
+            return ()
+        return rungs(len(self.candidates), len(self.batches))
+
+    @property
     def steps(self) -> int:
-        """Updates of all inversions together."""
+        """Updates of all inversions together, as planned."""
         sides = 1 if self.null is None else 2
-        return sides * len(self.candidates) * len(self.batches)
+        ends = [*self.rungs, Rung(len(self.batches), 0)]
+        alive = [len(self.candidates), *(rung.keep for rung in self.rungs)]
+        starts = [0, *(rung.steps for rung in self.rungs)]
+        return sides * sum(n * (end.steps - start) for n, end, start in zip(alive, ends, starts, strict=True))
 
 
 def make_plan(context: Context) -> Plan:

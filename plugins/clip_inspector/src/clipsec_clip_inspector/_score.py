@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
 from torch import Tensor
 
 from clipsec.stats import mcnemar_exact, robust_z
+from clipsec_clip_inspector._halving import Standing
 
 
 @attrs.frozen
@@ -44,6 +46,9 @@ class ClassResult:
     n: int
     """Eligible pictures: those whose clean prediction is another class."""
     base: BaseResult | None = None
+    given_up_after: int | None = None
+    """Updates after which the search was given up; its numbers are those of the last batches, and the trigger
+    was not tried on the base."""
 
     @property
     def success_rate(self) -> float:
@@ -86,6 +91,20 @@ def class_result(
             p_value=one_sided_mcnemar(int((won & ~stronger).sum()), int((stronger & ~won).sum())),
         ),
     )
+
+
+def early_result(index: int, at: Standing, steps: int) -> ClassResult:
+    """Numbers of a class that was given up after `steps` updates."""
+    base = BaseResult(
+        n=at.n,
+        hits=at.hits,
+        transfer_hits=0,
+        null_hits=at.null_hits,
+        transfer_loss=math.nan,
+        null_loss=at.null_loss,
+        p_value=1.0,
+    )
+    return ClassResult(index, at.loss, at.hits, at.n, base, given_up_after=steps)
 
 
 def one_sided_mcnemar(only_suspect: int, only_base: int) -> float:

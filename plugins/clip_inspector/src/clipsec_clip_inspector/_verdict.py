@@ -21,7 +21,8 @@ def make_verdict(
 ) -> Verdict:
     """Decide by the rule that the options name, and report what the other rule would have said."""
     options = plan.options
-    across = decide_across(results, min_success=options.min_success)
+    # Losses after different numbers of updates cannot be compared across classes.
+    across = None if plan.rungs else decide_across(results, min_success=options.min_success)
     paired = decide_paired(results) if plan.null is not None else None
     notes = []
     if options.decision == "paired" and paired is None:
@@ -30,6 +31,11 @@ def make_verdict(
         decision = decide_paired(results, threshold=options.threshold)
     else:
         decision = decide_across(results, threshold=options.threshold, min_success=options.min_success)
+    given_up = sum(result.given_up_after is not None for result in results)
+    if given_up:
+        notes.append(
+            f"{given_up} of {len(results)} classes did not stand out against the base and were given up early"
+        )
     if len(plan.candidates) < len(plan.class_names):
         notes.append(f"only {len(plan.candidates)} of {len(plan.class_names)} classes were inspected")
     return Verdict(
@@ -81,7 +87,7 @@ def _evidence(
     position: int,
     result: ClassResult,
     decision: Decision,
-    across: Decision,
+    across: Decision | None,
     paired: Decision | None,
     artifacts: tuple[Artifact, ...],
 ) -> ClassEvidence:
@@ -90,14 +96,19 @@ def _evidence(
         n = max(result.base.n, 1)
         measures |= {
             "null_success_rate": result.base.null_hits / n,
-            "transfer_success_rate": result.base.transfer_hits / n,
-            "loss": result.loss,
             "null_loss": result.base.null_loss,
-            "transfer_loss": result.base.transfer_loss,
-            "p_value": result.base.p_value,
             "excess_success": paired.scores[position],
         }
-    measures |= {"loss": result.loss, "anomaly_score": across.scores[position]}
+        if result.given_up_after is None:
+            measures |= {
+                "transfer_success_rate": result.base.transfer_hits / n,
+                "transfer_loss": result.base.transfer_loss,
+                "p_value": result.base.p_value,
+            }
+    measures["loss"] = result.loss
+    measures["updates"] = len(plan.batches) if result.given_up_after is None else result.given_up_after
+    if across is not None:
+        measures["anomaly_score"] = across.scores[position]
     return ClassEvidence(
         index=result.index,
         name=plan.class_names[result.index],
@@ -117,12 +128,14 @@ def _excess_interval(result: ClassResult) -> Interval | None:
     return newcombe(base.hits, base.n, max(base.transfer_hits, base.null_hits), base.n)
 
 
-def _measures(across: Decision, paired: Decision | None) -> dict[str, float]:
+def _measures(across: Decision | None, paired: Decision | None) -> dict[str, float]:
     """What each rule says by itself, whichever decided."""
-    measures = {
-        "across_score": across.scores[across.best],
-        "across_would_flag": float(bool(across.flagged)),
-    }
+    measures = {}
+    if across is not None:
+        measures |= {
+            "across_score": across.scores[across.best],
+            "across_would_flag": float(bool(across.flagged)),
+        }
     if paired is not None:
         measures |= {
             "paired_score": paired.scores[paired.best],
