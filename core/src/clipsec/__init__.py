@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsec.data import ImagePool, LabelledSet
     from clipsec.models import Suspect, load_suspect
-    from clipsec.results import Outcome, RunResult, Verdict
-    from clipsec.runner import audit
+    from clipsec.results import Outcome, RepairResult, RunResult, Verdict
+    from clipsec.runner import audit, repair
 
 __all__ = [
     "ImagePool",
     "LabelledSet",
     "Outcome",
+    "RepairResult",
     "RunResult",
     "Suspect",
     "Verdict",
     "__version__",
     "audit",
     "load_suspect",
+    "repair",
 ]
 
 __version__ = "0.1.0"
@@ -33,11 +35,13 @@ _HOMES = {
     "ImagePool": "clipsec.data",
     "LabelledSet": "clipsec.data",
     "Outcome": "clipsec.results",
+    "RepairResult": "clipsec.results",
     "RunResult": "clipsec.results",
     "Suspect": "clipsec.models",
     "Verdict": "clipsec.results",
     "audit": "clipsec.runner",
     "load_suspect": "clipsec.models",
+    "repair": "clipsec.runner",
 }
 
 

@@ -27,6 +27,11 @@ _VERBS = {
         "Every plugin: kind, name, version, whose, status and why.",
     ),
     "plugin": ("clipsec.cli._plugin", "plugin_group", "Write, check and trust plugins."),
+    "repair": (
+        "clipsec.cli._repair",
+        "repair_command",
+        "Make a repaired model from a finding; before and after.",
+    ),
     "report": ("clipsec.cli._report", "report_command", "Render a finished run again."),
     "run": ("clipsec.cli._run", "run_command", "Inspect delivered models; exit code for CI."),
 }

@@ -4,6 +4,7 @@ from clipsec.runner._audit import audit, default_shared_folder
 from clipsec.runner._environment import environment
 from clipsec.runner._machine import available_cores, shipped_pool, use_all_cores
 from clipsec.runner._plugin_options import make_options
+from clipsec.runner._repair import measure_rates, repair
 
 __all__ = [
     "audit",
@@ -11,6 +12,8 @@ __all__ = [
     "default_shared_folder",
     "environment",
     "make_options",
+    "measure_rates",
+    "repair",
     "shipped_pool",
     "use_all_cores",
 ]
