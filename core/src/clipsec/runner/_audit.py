@@ -25,7 +25,7 @@ from clipsec.runner._detectors import Chosen, choose_detectors, described
 from clipsec.runner._environment import environment
 from clipsec.runner._guard import JournalledUnits, TowerGuard
 from clipsec.runner._isolated import Workers, local_folder
-from clipsec.runner._verdicts import Task, cannot_run, distrust, finished, flagged, stored
+from clipsec.runner._verdicts import Task, cannot_run, finished, flagged, stored
 from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
 from clipsec.store import RunStore, UnitStore, atomic_write, content_key
 from clipsec_registry import Registry, find_lock
@@ -183,9 +183,7 @@ def _run_all(
             shared.trust()
             task = running.pop(str(done.tag))
             verdict = finished(task, done, scheduler)
-            if not gate.passed:
-                verdict = distrust(verdict, gate)
-            elif verdict.outcome is not Outcome.ERROR:
+            if gate.passed and verdict.outcome is not Outcome.ERROR:
                 task.save(verdict)
             verdicts[task.chosen.name] = verdict
     if running:

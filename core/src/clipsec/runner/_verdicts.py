@@ -15,7 +15,6 @@ from clipsec.protocols import Context, Need
 from clipsec.results import (
     Cost,
     ErrorRecord,
-    GateResult,
     Outcome,
     Provenance,
     Verdict,
@@ -130,17 +129,6 @@ def error_record(error: BaseException) -> ErrorRecord:
         return ErrorRecord(error.name, str(error), remedy, error.trace)
     trace = "".join(traceback.format_exception(error))
     return ErrorRecord(type(error).__name__, str(error), remedy, trace)
-
-
-def distrust(verdict: Verdict, gate: GateResult) -> Verdict:
-    """A model that does not behave like the model it claims to be gets no verdict."""
-    if verdict.outcome in (Outcome.ERROR, Outcome.SKIPPED):
-        return verdict
-    return attrs.evolve(
-        verdict,
-        outcome=Outcome.INCONCLUSIVE,
-        summary=f"the sanity gate failed ({gate.reason}); the detector itself said {verdict.outcome}",
-    )
 
 
 def _in_run(artifacts: Sequence[Any], task: Task) -> tuple[Any, ...]:
