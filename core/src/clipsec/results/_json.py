@@ -6,6 +6,7 @@ expected, so that no reader can take them for a number (or a null for "no number
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import operator
@@ -79,6 +80,13 @@ def write_document(result: Any) -> dict[str, Any]:
 def read_document(document: Any, wanted: type, what: str) -> Any:
     """What `write_document` wrote, read as `wanted`. Raises `StoreError` like `from_json`."""
     return _structure(document, wanted, _version(document, what))
+
+
+def add_words(kind: type[enum.StrEnum]) -> None:
+    """Read and write one more kind of word strictly; without this it would pass as any text."""
+    _writer.register_unstructure_hook(kind, lambda value: str(kind(value)))
+    for reader in (_strict_reader, _lenient_reader):
+        reader.register_structure_hook(kind, lambda value, _: kind(value))
 
 
 def _version(document: Any, what: str) -> tuple[int, int]:

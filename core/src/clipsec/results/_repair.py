@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from clipsec.results._classes import SCHEMA_VERSION, Interval, SuspectCard
-from clipsec.results._json import read_document, write_document
+from clipsec.results._json import add_words, read_document, write_document
 
 GOAL = 0.05
 """Success of a trigger that may be left."""
@@ -106,6 +106,9 @@ class RepairResult:
     def exit_code(self) -> int:
         """0 repaired, 2 anything else."""
         return self.outcome.exit_code
+
+
+add_words(RepairOutcome)
 
 
 def judge_repair(
