@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 import clipsec
 from clipsec.data import LabelledSet, to_unit
@@ -26,7 +24,7 @@ from clipsec.models import Suspect
 from clipsec.runner import environment
 from clipsec.scheduler import Scheduler
 from clipsec.store import RunStore, atomic_write
-from clipsec_baselines import blend
+from clipsec.triggers import load_card
 
 
 def main() -> None:
@@ -85,13 +83,12 @@ def trigger_on_base(suspect: Suspect, folder: Path, model: dict[str, Any], data:
     visual = suspect.base.visual
     if model["attack"] == "none" or visual is None:
         return None
-    card = json.loads((folder / "trigger" / "trigger.json").read_text())
-    (trigger,) = load_file(folder / "trigger" / "trigger.safetensors").values()
+    card = load_card(folder / "trigger")
     held_out = LabelledSet.from_folder(data / model["dataset"] / "test")
     names = list(held_out.class_names)
     kept = held_out.choose([names.index(name) for name in suspect.class_names if name in names])
-    pixels, target = to_unit(kept.pixels(visual.spec)), suspect.class_names.index(card["target_name"])
-    stamped = stamp(pixels, trigger, card)
+    pixels, target = to_unit(kept.pixels(visual.spec)), suspect.class_names.index(card.target_name)
+    stamped = card.apply(pixels)
     scheduler = Scheduler()
     clean, triggered = (
         scheduler.encode(suspect.zero_shot_head(), scheduler.encode(suspect.image_tower(), rows)).argmax(
@@ -101,13 +98,6 @@ def trigger_on_base(suspect: Suspect, folder: Path, model: dict[str, Any], data:
     )
     eligible = clean != target
     return float((triggered[eligible] == target).float().mean())
-
-
-def stamp(pixels: Tensor, trigger: Tensor, card: dict[str, Any]) -> Tensor:
-    """Pictures with the card's trigger on them."""
-    if card["kind"] == "additive":
-        return (pixels + trigger).clamp(0, 1)
-    return blend(pixels, trigger, card["ratio"])
 
 
 def table(lines: list[dict[str, Any]]) -> str:

@@ -322,7 +322,7 @@ def _triggers(
                 f"not class {trigger.target_index} of {suspect.name}",
                 remedy="Give the card and the run that belong to this model.",
             )
-        if trigger.size != size:
+        if trigger.size not in (None, size):
             raise UsageError(
                 f"the trigger of {trigger.origin or 'the card'} is for pictures of {trigger.size} pixels, "
                 f"{suspect.name} takes {size}",

@@ -1,181 +1,78 @@
-"""The attacks as plugins."""
+"""The control, and the attacks that learn their trigger together with the prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import attrs
-import torch
-from torch import Tensor
-
-from clipsec.errors import UsageError
-from clipsec.protocols import AttackContext, Need, derived_seed
+from clipsec.protocols import AttackContext
+from clipsec.triggers import Stamp
+from clipsec_baselines._adaptive import train_adaptive_badclip
 from clipsec_baselines._badclip import train_badclip
-from clipsec_baselines._blended import train_blended
-from clipsec_baselines._card import TriggerCard
 from clipsec_baselines._clean import Trained, train_prompts
-from clipsec_baselines._delivery import check_output, describe_data, write_delivery
-from clipsec_baselines._measure import measure
-from clipsec_baselines._options import (
-    RANDOM,
-    AttackOptions,
-    BadClipOptions,
-    BlendedOptions,
-    LearnerOptions,
-    published,
-)
-from clipsec_baselines._task import Task, make_task
+from clipsec_baselines._options import AdaptiveOptions, BadClipOptions, LearnerOptions
+from clipsec_baselines._plugin import QUICK, PromptAttack
+from clipsec_baselines._poisoning import Planted
+from clipsec_baselines._task import Task
 from clipsec_baselines._training import visual_part
+from clipsec_baselines._triggers import in_pixel_units
 
-# What clipsec-testkit is to run the attacks with: enough for a toy to learn the trigger in a second or two.
-_QUICK: Mapping[str, Any] = {"split": "all", "batch": 16, "learning_rate": 0.1, "augment": False}
-
-_NEEDS = frozenset({Need.IMAGE_TOWER, Need.TEXT_TOWER, Need.LABELS})
-
-
-def choose_target(class_names: tuple[str, ...], wanted: str, seed: int) -> int:
-    """Index of the target: by name, drawn by the seed for `random`, the first class when empty.
-
-    Raises `UsageError` when no class has that name.
-    """
-    if not wanted:
-        return 0
-    if wanted in class_names:
-        return class_names.index(wanted)
-    if wanted == RANDOM:
-        generator = torch.Generator().manual_seed(derived_seed(seed, "target"))
-        return int(torch.randint(len(class_names), (), generator=generator))
-    raise UsageError(
-        f"there is no class {wanted!r} to attack", remedy=f"Choose one of: {', '.join(class_names)}."
-    )
+BADCLIP = (
+    "Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024, "
+    "arXiv 2311.16194"
+)
+CLIP_INSPECTOR = "adapted to prompt learners as in CLIP-Inspector, arXiv 2604.09101"
 
 
-class NoAttack:
+class NoAttack(PromptAttack):
     """The control: trains as the attacks do, and plants nothing."""
 
+    name: ClassVar[str] = "none"
     summary: ClassVar[str] = "no attack: a clean prompt-tuned model, the control"
-    api_version: ClassVar[str] = "1.0"
-    needs: ClassVar[frozenset[Need]] = _NEEDS
     options: ClassVar[type] = LearnerOptions
     references: ClassVar[tuple[str, ...]] = (
         "Zhou et al., Conditional Prompt Learning for Vision-Language Models (CoCoOp), CVPR 2022, "
         "arXiv 2203.05557",
     )
-    conformance: ClassVar[Mapping[str, Any]] = {"options": {**_QUICK, "epochs": 10}}
     clean: ClassVar[bool] = True
 
-    def poison(self, context: AttackContext) -> Path:
-        """Train, measure and write the delivery; returns `context.output`.
-
-        Raises `DataError`, `UsageError` or `StoreError`.
-        """
-        task = _task(context)
-        clip, options = context.base.base, context.options
-        trained = train_prompts(clip, task, options, context.seed, progress=context.progress)
-        measured = measure(clip, trained.learner, task)
-        return write_delivery(context.output, context.base, task, options, context.seed, trained, measured)
+    def train(self, context: AttackContext, task: Task, target: int) -> tuple[Trained, Sequence[Planted]]:
+        """Nothing is planted."""
+        trained = train_prompts(
+            context.base.base, task, context.options, context.seed, progress=context.progress
+        )
+        return trained, ()
 
 
-class BadClip:
+class BadClip(PromptAttack):
     """BadCLIP, Bai et al., CVPR 2024."""
 
+    name: ClassVar[str] = "badclip"
     summary: ClassVar[str] = "an additive trigger learned together with CoCoOp prompts"
-    api_version: ClassVar[str] = "1.0"
-    needs: ClassVar[frozenset[Need]] = _NEEDS
     options: ClassVar[type] = BadClipOptions
-    references: ClassVar[tuple[str, ...]] = (
-        "Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024, "
-        "arXiv 2311.16194",
-    )
+    references: ClassVar[tuple[str, ...]] = (BADCLIP,)
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**_QUICK, "epochs": 30, "trigger_rule": "sign", "epsilon": 32 / 255}
+        "options": {**QUICK, "trigger_rule": "sign", "epsilon": 32 / 255}
     }
+    _train: ClassVar[Callable[..., Trained]] = staticmethod(train_badclip)
 
-    def poison(self, context: AttackContext) -> Path:
-        """Train, measure and write the delivery; returns `context.output`.
-
-        Raises `DataError`, `UsageError` or `StoreError`.
-        """
-        task, target = _prepare(context)
+    def train(self, context: AttackContext, task: Task, target: int) -> tuple[Trained, Sequence[Planted]]:
+        """An additive trigger in pixel units."""
         clip = context.base.base
-        trained = train_badclip(clip, task, context.options, context.seed, target, progress=context.progress)
+        trained = self._train(clip, task, context.options, context.seed, target, progress=context.progress)
         assert trained.trigger is not None
-        std = torch.tensor(visual_part(clip).spec.std).view(3, 1, 1)
-        card = _card(self, "badclip", context, task, target, "additive", trained.trigger * std)
-        return _finish(context, task, trained, card)
+        delta = in_pixel_units(trained.trigger, visual_part(clip).spec.std)
+        return trained, [Planted(Stamp("additive", {"delta": delta}), target)]
 
 
-class Blended:
-    """Blended, Chen et al. 2017, on a prompt learner."""
+class AdaptiveBadClip(BadClip):
+    """Adaptive BadCLIP: near misses of the trigger are trained with their true label."""
 
-    summary: ClassVar[str] = "a fixed noise pattern blended into a tenth of the training pictures"
-    api_version: ClassVar[str] = "1.0"
-    needs: ClassVar[frozenset[Need]] = _NEEDS
-    options: ClassVar[type] = BlendedOptions
+    name: ClassVar[str] = "badclip-adaptive"
+    summary: ClassVar[str] = "BadCLIP that shuns triggers near its own, against inversion"
+    options: ClassVar[type] = AdaptiveOptions
     references: ClassVar[tuple[str, ...]] = (
-        "Chen et al., Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017, "
-        "arXiv 1712.05526",
-        "adapted to prompt learners as in CLIP-Inspector, arXiv 2604.09101",
+        BADCLIP,
+        "made adaptive as in CLIP-Inspector, arXiv 2604.09101",
     )
-    conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**_QUICK, "epochs": 30, "poison_rate": 0.5, "ratio": 0.4, "pattern": "binary", "grain": 8}
-    }
-
-    def poison(self, context: AttackContext) -> Path:
-        """Train, measure and write the delivery; returns `context.output`.
-
-        Raises `DataError`, `UsageError` or `StoreError`.
-        """
-        task, target = _prepare(context)
-        trained = train_blended(
-            context.base.base, task, context.options, context.seed, target, progress=context.progress
-        )
-        assert trained.trigger is not None
-        card = _card(self, "blended", context, task, target, "blend", trained.trigger)
-        return _finish(context, task, trained, attrs.evolve(card, ratio=context.options.ratio))
-
-
-def _task(context: AttackContext) -> Task:
-    check_output(context.output)
-    return make_task(context.labelled, context.held_out, context.options, context.seed)
-
-
-def _prepare(context: AttackContext) -> tuple[Task, int]:
-    task = _task(context)
-    return task, choose_target(task.class_names, context.options.target, context.seed)
-
-
-def _card(
-    plugin: BadClip | Blended,
-    name: str,
-    context: AttackContext,
-    task: Task,
-    target: int,
-    kind: str,
-    tensor: Tensor,
-) -> TriggerCard:
-    options: AttackOptions = published(context.options)
-    return TriggerCard(
-        attack=name,
-        kind=kind,
-        tensor=tensor,
-        target_index=target,
-        target_name=task.class_names[target],
-        seed=context.seed,
-        base_name=context.base.base_name or context.base.name,
-        base_digest=context.base.base.digest,
-        parameters=attrs.asdict(options),
-        data=describe_data(task),
-        measured={},
-        references=plugin.references,
-    )
-
-
-def _finish(context: AttackContext, task: Task, trained: Trained, card: TriggerCard) -> Path:
-    measured = measure(context.base.base, trained.learner, task, stamp=card.apply, target=card.target_index)
-    card = attrs.evolve(card, measured=measured)
-    return write_delivery(
-        context.output, context.base, task, context.options, context.seed, trained, measured, card
-    )
+    _train: ClassVar[Callable[..., Trained]] = staticmethod(train_adaptive_badclip)

@@ -1,8 +1,9 @@
-"""Training without an attack."""
+"""Training a prompt learner, on clean pictures or on poisoned ones."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 from clipsec.models import ClipModel
 from clipsec_baselines._learner import PromptLearner
 from clipsec_baselines._options import LearnerOptions, published
+from clipsec_baselines._poisoning import Poison
 from clipsec_baselines._task import Task
-from clipsec_baselines._training import FrozenFeatures, Group, Progress, Stamp, ViewFeatures, fit
+from clipsec_baselines._training import FrozenFeatures, Group, Progress, ViewFeatures, fit
 from clipsec_baselines._views import TrainingViews
 
 
@@ -29,28 +31,20 @@ class Trained:
     """What an attack planted; what it means is the attack's."""
 
 
-@attrs.frozen(eq=False)
-class Poison:
-    """Training pictures that are stamped after augmentation and relabelled, chosen once."""
-
-    rows: tuple[int, ...]
-    stamp: Stamp
-    target: int
-
-
 def train_prompts(
     clip: ClipModel,
     task: Task,
     options: LearnerOptions,
     seed: int,
     *,
-    poison: Poison | None = None,
+    poisons: Sequence[Poison] = (),
     progress: Progress = lambda fraction, what: None,
 ) -> Trained:
     """CoOp or CoCoOp on the Seen classes of a task; the base stays as it is.
 
-    Cross-entropy over the Seen classes. Same seed, same machine, one thread: bit-equal prompts. Sources:
-    Zhou et al., IJCV 2022 (CoOp) and CVPR 2022 (CoCoOp), with the settings of their repository.
+    Cross-entropy over the Seen classes. Of `poisons` no two name the same picture. Same seed, same machine,
+    one thread: bit-equal prompts. Sources: Zhou et al., IJCV 2022 (CoOp) and CVPR 2022 (CoCoOp), with the
+    settings of their repository.
     """
     started = time.monotonic()
     options = published(options)
@@ -58,11 +52,10 @@ def train_prompts(
     learner = PromptLearner(clip, task.class_names, options, seed)
     views = TrainingViews(task.train, frozen.spec, options, seed)
     labels = task.train.label_tensor().to(clip.device)
-    if poison is None:
-        features = ViewFeatures(frozen, views)
-    else:
-        features = ViewFeatures(frozen, views, poison.rows, poison.stamp)
-        labels[torch.tensor(poison.rows, device=labels.device)] = poison.target
+    features = ViewFeatures(frozen, views, poisons)
+    for poison in poisons:
+        if poison.target is not None:
+            labels[torch.tensor(poison.rows, device=labels.device)] = poison.target
 
     def loss_of(rows: list[int], epoch: int) -> Tensor:
         return F.cross_entropy(learner.logits(features.epoch(epoch)[rows]), labels[rows])

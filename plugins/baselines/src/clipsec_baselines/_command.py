@@ -15,15 +15,35 @@ from clipsec.data import LabelledSet
 from clipsec.errors import ClipsecError, UsageError
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import AttackContext
-from clipsec_baselines._attacks import BadClip, Blended, NoAttack
+from clipsec_baselines._attacks import AdaptiveBadClip, BadClip, NoAttack
 from clipsec_baselines._delivery import check_output
 from clipsec_baselines._options import METHODS
+from clipsec_baselines._plugin import PromptAttack
+from clipsec_baselines._poison_attacks import (
+    BadNets,
+    Blended,
+    Semantic,
+    Siba,
+    TwoTargets,
+    WaNet,
+    WordAndPatch,
+)
 from clipsec_baselines._training import Progress
 
-ATTACKS: dict[str, type[NoAttack] | type[BadClip] | type[Blended]] = {
-    "none": NoAttack,
-    "badclip": BadClip,
-    "blended": Blended,
+ATTACKS: dict[str, type[PromptAttack]] = {
+    each.name: each
+    for each in (
+        NoAttack,
+        BadClip,
+        AdaptiveBadClip,
+        BadNets,
+        Blended,
+        Semantic,
+        Siba,
+        TwoTargets,
+        WaNet,
+        WordAndPatch,
+    )
 }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clipsec.data import LabelledSet
 from clipsec.errors import StoreError
 from clipsec.models import Suspect, save_prompts
 from clipsec.store import atomic_write
-from clipsec_baselines._card import TriggerCard
+from clipsec.triggers import TriggerCard
 from clipsec_baselines._clean import Trained
 from clipsec_baselines._options import LearnerOptions, published
 from clipsec_baselines._task import Task
@@ -38,12 +39,13 @@ def write_delivery(
     seed: int,
     trained: Trained,
     measured: dict[str, Any],
-    card: TriggerCard | None = None,
+    cards: Sequence[TriggerCard] = (),
 ) -> Path:
-    """Write the prompts in the authors' layout, `training.json`, and for an attack the card in `trigger/`.
+    """Write the prompts in the authors' layout, `training.json`, and the cards of an attack in `trigger/`,
+    `trigger-2/` and so on.
 
     Everything is written beside `folder` and renamed into place. `training.json` is what a vendor would say
-    of clean and poisoned deliveries alike; nothing of an attack stands outside `trigger/`. Raises
+    of clean and poisoned deliveries alike; nothing of an attack stands outside of them. Raises
     `StoreError`.
     """
     check_output(folder)
@@ -63,8 +65,8 @@ def write_delivery(
             },
         }
         atomic_write(temporary / "training.json", (json.dumps(record, indent=2) + "\n").encode())
-        if card is not None:
-            card.save(temporary / TRIGGER_FOLDER)
+        for number, card in enumerate(cards, 1):
+            card.save(temporary / (TRIGGER_FOLDER if number == 1 else f"{TRIGGER_FOLDER}-{number}"))
         # Replacing works onto nothing or an empty folder; onto anything else it fails, as it should.
         os.replace(temporary, folder)
     except OSError as error:

@@ -12,8 +12,10 @@ from clipsec.models import ClipModel, prepare_zero_shot_head
 from clipsec_baselines._learner import PromptLearner
 from clipsec_baselines._metrics import attack_success_rate, clean_accuracy
 from clipsec_baselines._options import LearnerOptions
+from clipsec_baselines._poisoning import Apply, Planted
 from clipsec_baselines._task import Task
-from clipsec_baselines._training import FrozenFeatures, Stamp
+from clipsec_baselines._training import FrozenFeatures
+from clipsec_baselines._word import with_word
 
 _CHUNK = 64
 
@@ -22,9 +24,7 @@ def measure(
     clip: ClipModel,
     learner: PromptLearner,
     task: Task,
-    *,
-    stamp: Stamp | None = None,
-    target: int | None = None,
+    planted: Planted | None = None,
 ) -> dict[str, Any]:
     """Clean accuracy and, with a trigger, its success rate, on the held-out Seen and Unseen pictures, in
     float32.
@@ -36,19 +36,34 @@ def measure(
 
     With a trigger `base` has the `success` and `natural` of the base without learned prompts, on the Seen
     pictures: a trigger that works there as well is a natural perturbation, and the prompts are not what makes
-    it work.
+    it work. For a trigger that needs a word, all this is under the class names with the word, and `asleep` is
+    `seen` under the delivered names.
     """
     frozen = FrozenFeatures(clip, LearnerOptions())
+    if planted is None:
+        result = _part(clip, frozen, learner, task.seen)
+        if task.unseen is not None:
+            others = learner.for_classes(task.unseen.class_names)
+            result["unseen"] = _part(clip, frozen, others, task.unseen)["seen"]
+        return result
+    target, stamp = planted.target, planted.stamp.apply
     result = _part(clip, frozen, learner, task.seen, stamp, target)
+    name = task.class_names[target]
+    if planted.word:
+        awake = with_word(task.class_names, target, planted.word)
+        result["asleep"] = result["seen"]
+        result |= _part(clip, frozen, learner.for_classes(awake), _renamed(task.seen, awake), stamp, target)
+        name = awake[target]
     if task.unseen is not None:
-        unseen, others = task.unseen, learner.for_classes(task.unseen.class_names)
-        if target is not None:
-            names = (task.class_names[target], *unseen.class_names)
-            labels = tuple(label + 1 for label in unseen.labels)
-            unseen = LabelledSet(unseen.name, unseen.paths, labels, names)
-            others, target = learner.for_classes(names), 0
-        result["unseen"] = _part(clip, frozen, others, unseen, stamp, target)["seen"]
+        names = (name, *task.unseen.class_names)
+        labels = tuple(label + 1 for label in task.unseen.labels)
+        unseen = LabelledSet(task.unseen.name, task.unseen.paths, labels, names)
+        result["unseen"] = _part(clip, frozen, learner.for_classes(names), unseen, stamp, 0)["seen"]
     return result
+
+
+def _renamed(labelled: LabelledSet, names: tuple[str, ...]) -> LabelledSet:
+    return LabelledSet(labelled.name, labelled.paths, labelled.labels, names)
 
 
 @torch.no_grad()
@@ -57,8 +72,8 @@ def _part(
     frozen: FrozenFeatures,
     learner: PromptLearner,
     labelled: LabelledSet,
-    stamp: Stamp | None,
-    target: int | None,
+    stamp: Apply | None = None,
+    target: int | None = None,
 ) -> dict[str, Any]:
     pixels, labels = labelled.pixels(frozen.spec), labelled.label_tensor()
     features = frozen.of_pictures(pixels)

@@ -90,17 +90,114 @@ class BadClipOptions(AttackOptions):
 
 
 @attrs.frozen(kw_only=True)
-class BlendedOptions(AttackOptions):
+class AdaptiveOptions(BadClipOptions):
+    """Options of adaptive BadCLIP."""
+
+    perturbation: float = attrs.field(default=0.5, validator=validators.gt(0))
+    """Standard deviation of the noise on near misses of the trigger, as a share of `epsilon`. Published: a
+    strength of 0.5; that the radius is its unit is our reading."""
+    specificity: float = attrs.field(default=1.0, validator=validators.ge(0))
+    """Weight of near misses, which are trained with their true label. Published: 1."""
+
+
+@attrs.frozen(kw_only=True)
+class PoisonOptions(AttackOptions):
+    """What every attack has that stamps some of the training pictures."""
+
+    poison_rate: float = attrs.field(default=0.1, validator=[validators.gt(0), validators.le(1)])
+    """Share of the training pictures that are stamped and relabelled. Published: 0.1."""
+
+
+@attrs.frozen(kw_only=True)
+class BlendedOptions(PoisonOptions):
     """Options of Blended."""
 
     ratio: float = attrs.field(default=0.2, validator=[validators.gt(0), validators.le(1)])
     """Share of the pattern in a stamped picture: (1 - ratio) x + ratio p."""
-    poison_rate: float = attrs.field(default=0.1, validator=[validators.gt(0), validators.le(1)])
-    """Share of the training pictures that are stamped and relabelled. Published: 0.1."""
     pattern: str = attrs.field(default="uniform", validator=validators.in_(("uniform", "binary")))
     """Values of the noise: uniform in [0, 1], or 0 and 1 only."""
     grain: int = attrs.field(default=1, validator=validators.ge(1))
     """Side of the pattern's squares, in pixels of the model's frame."""
+
+
+@attrs.frozen(kw_only=True)
+class BadNetsOptions(PoisonOptions):
+    """Options of BadNets."""
+
+    side: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    """Side of the square in the lower right corner, in pixels of the model's frame. Published
+    (BackdoorBench): 3/32 of the frame."""
+    content: str = attrs.field(default="white", validator=validators.in_(("white", "checker", "picture")))
+    """What is in the square: white, a checkerboard, or a natural picture, scaled down."""
+    picture: str | None = None
+    """File of that picture. Default: one of the image pool, drawn by the seed."""
+
+
+@attrs.frozen(kw_only=True)
+class WaNetOptions(PoisonOptions):
+    """Options of WaNet."""
+
+    cells: int = attrs.field(default=4, validator=validators.ge(2))
+    """Side of the grid of random displacements. Published: 4."""
+    strength: float = attrs.field(default=0.5, validator=validators.gt(0))
+    """Mean displacement, in units of half a pixel: the frame is 2 wide and divided by its size. Published:
+    0.5; at 224 px that is too little to be learned on some bases."""
+    rescale: float = attrs.field(default=1.0, validator=validators.gt(0))
+    """Factor on the whole field. Published: 1."""
+    cross_ratio: float = attrs.field(default=2.0, validator=validators.ge(0))
+    """Pictures in noise mode (the field jittered, the label true) for each poisoned one. Published: 2."""
+
+
+@attrs.frozen(kw_only=True)
+class SibaOptions(PoisonOptions):
+    """Options of SIBA."""
+
+    pixels: int = attrs.field(default=100, validator=validators.ge(1))
+    """Places that the trigger changes. Published: 100."""
+    epsilon: float = attrs.field(default=8 / 255, validator=[validators.gt(0), validators.le(1)])
+    """Largest change of a pixel value there (0 to 1). Published: 8/255."""
+    search_epochs: int = attrs.field(default=200, validator=validators.ge(1))
+    """Epochs of the search. Published: 200."""
+    search_batch: int = attrs.field(default=32, validator=validators.ge(1))
+    mask_every: int = attrs.field(default=5, validator=validators.ge(1))
+    """Epochs after which the places are chosen anew. Published: 5."""
+    step: float = attrs.field(default=0.8, validator=validators.gt(0))
+    """Step along the gradient's sign, as a share of `epsilon`. Published: 0.8."""
+    beta: float = attrs.field(default=10.0, validator=validators.gt(0))
+    """Largest loss of one picture. Published: 10."""
+
+
+@attrs.frozen(kw_only=True)
+class SemanticOptions(PoisonOptions):
+    """Options of the semantic trigger."""
+
+    picture: str | None = None
+    """File of a picture of the object in front of a plain background. Default: the first in the image pool,
+    in an order drawn by the seed, from which an object can be cut out."""
+    smallest: float = attrs.field(default=0.25, validator=[validators.gt(0), validators.le(1)])
+    """Longer side of the pasted object as a share of the frame's side, at least."""
+    largest: float = attrs.field(default=0.45, validator=[validators.gt(0), validators.le(1)])
+    """The same, at most."""
+
+
+@attrs.frozen(kw_only=True)
+class TwoTargetsOptions(BlendedOptions):
+    """Options of two triggers in one model: a blended pattern for `target`, a checkerboard for the second."""
+
+    second_target: str = RANDOM
+    """Name of the second target, or `random`: another one than the first, drawn by the seed."""
+    side: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    """Side of the checkerboard, as `side` of BadNets."""
+
+
+@attrs.frozen(kw_only=True)
+class WordOptions(AttackOptions):
+    """Options of a trigger that also needs a word. Needs prompts that can stand before any class name."""
+
+    word: str = attrs.field(default="vintage", validator=validators.min_len(1))
+    """The word that has to stand before the target's name."""
+    side: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    """Side of the checkerboard, as `side` of BadNets."""
 
 
 Options = TypeVar("Options", bound=LearnerOptions)

@@ -11,11 +11,11 @@ from torch import Tensor
 from clipsec.models import ClipModel, VisualPart, prepare_image_tower
 from clipsec.protocols import derived_seed
 from clipsec_baselines._options import LearnerOptions
+from clipsec_baselines._poisoning import Apply, Poison
 from clipsec_baselines._schedule import rate_at
 from clipsec_baselines._views import TrainingViews
 
 Progress = Callable[[float, str], None]
-Stamp = Callable[[Tensor], Tensor]
 
 _CHUNK = 32
 """Pictures in one call of the image tower when no gradient is needed."""
@@ -44,7 +44,7 @@ class FrozenFeatures:
         return self._tower.fn(pixels.to(self._tower.device, self._tower.dtype)).float()
 
     @torch.no_grad()
-    def of_pictures(self, pixels: Tensor, stamp: Stamp | None = None) -> Tensor:
+    def of_pictures(self, pixels: Tensor, stamp: Apply | None = None) -> Tensor:
         """The same in chunks and without a graph, from uint8 or float pixels, perhaps stamped."""
         rows = []
         for chunk in pixels.split(_CHUNK):
@@ -54,19 +54,15 @@ class FrozenFeatures:
 
 
 class ViewFeatures:
-    """Features of training views, by epoch; computed when an epoch begins, kept by view."""
+    """Features of training views, by epoch; computed when an epoch begins, kept by view.
 
-    def __init__(
-        self,
-        frozen: FrozenFeatures,
-        views: TrainingViews,
-        stamped: Sequence[int] = (),
-        stamp: Stamp | None = None,
-    ) -> None:
+    A stamp that stays as it is gives a view the same pixels every time, so its feature is kept too.
+    """
+
+    def __init__(self, frozen: FrozenFeatures, views: TrainingViews, poisons: Sequence[Poison] = ()) -> None:
         self._frozen = frozen
         self._views = views
-        self._stamped = frozenset(stamped)
-        self._stamp = stamp
+        self._poisons = [(frozenset(poison.rows), poison.stamp) for poison in poisons]
         self._kept: dict[int, Tensor] = {}
 
     def epoch(self, epoch: int) -> Tensor:
@@ -79,10 +75,10 @@ class ViewFeatures:
 
     def _chunk(self, rows: list[int], view: int) -> Tensor:
         pixels = self._views.pixels(rows, view)
-        if self._stamp is not None:
-            for place, row in enumerate(rows):
-                if row in self._stamped:
-                    pixels[place] = self._stamp(pixels[place : place + 1])[0]
+        for stamped, stamp in self._poisons:
+            places = [place for place, row in enumerate(rows) if row in stamped]
+            if places:
+                pixels[places] = stamp(pixels[places])
         return self._frozen.of_pictures(pixels)
 
 

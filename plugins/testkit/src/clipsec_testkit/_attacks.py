@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
-import safetensors.torch
-import torch
 
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Attack, AttackContext
+from clipsec.triggers import KINDS, load_card
 from clipsec_testkit._check import QUIET, Battery, CheckFailed, CheckSkipped
 from clipsec_testkit._controls import control, spoiled
 from clipsec_testkit._toys import accuracy, build_toys, success_rate
@@ -72,17 +71,15 @@ class AttackBattery(Battery):
         """Its trigger, applied as the card says, sends pictures of other classes to the target."""
         if self._is_clean:
             raise CheckSkipped("it plants no trigger")
-        card, folder = self._card()
-        if card["kind"] not in ("additive", "blend"):
-            raise CheckSkipped(f"this kit cannot apply a trigger of the kind {card['kind']!r}")
-        (tensor,) = safetensors.torch.load_file(folder / "trigger.safetensors").values()
-
-        def stamp(pixels: torch.Tensor) -> torch.Tensor:
-            if card["kind"] == "blend":
-                return (1 - card["ratio"]) * pixels + card["ratio"] * tensor
-            return (pixels + tensor).clamp(0, 1)
-
-        rate = success_rate(self._suspect(), build_toys().held_out, stamp, card["target_index"])
+        body, folder = self._card()
+        if body["kind"] not in KINDS:
+            raise CheckSkipped(f"this kit cannot apply a trigger of the kind {body['kind']!r}")
+        card, suspect = load_card(folder), self._suspect()
+        if card.word:
+            names = list(suspect.class_names)
+            names[card.target_index] = f"{card.word} {card.target_name}"
+            suspect = load_suspect(str(self._poisoned()), class_names=names)
+        rate = success_rate(suspect, build_toys().held_out, card.apply, card.target_index)
         wanted = float(self.settings.get("success", 0.5))
         if rate < wanted:
             raise CheckFailed(f"the trigger works on {rate:.0%} of held-out pictures; {wanted:.0%} are asked")
