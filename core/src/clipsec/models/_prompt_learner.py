@@ -22,13 +22,15 @@ class PromptLearner:
         F.cross_entropy(learner.logits(features), labels).backward()
         save_prompts(folder, learner.state(), base=..., epoch=5, clip=clip)
 
-    Gradients reach the parameters and the image features, never the towers. Raises `NotApplicableError` for a
-    base without a text tower, `MalformedModelError` for prompts that do not fit it.
+    Gradients reach the parameters and the image features, never the towers; the text tower runs in
+    `dtype`. Raises `NotApplicableError` for a base without a text tower, `MalformedModelError` for prompts
+    that do not fit it.
     """
 
-    def __init__(self, clip: ClipModel, prompts: PromptState) -> None:
+    def __init__(self, clip: ClipModel, prompts: PromptState, *, dtype: torch.dtype = torch.float32) -> None:
         check_prompts(clip, prompts)
         self._clip = clip
+        self._dtype = dtype
         self.method = prompts.method
         self.class_names = prompts.class_names
         self.ctx = _trainable(prompts.ctx, clip.device)
@@ -68,7 +70,7 @@ class PromptLearner:
         return make_prompts(tensors, self.class_names, method=self.method)
 
     def _text_of(self, class_names: Sequence[str]) -> SharedPrefixText:
-        return SharedPrefixText(self._clip, class_names, self.ctx.shape[-2], torch.float32, self._clip.device)
+        return SharedPrefixText(self._clip, class_names, self.ctx.shape[-2], self._dtype, self._clip.device)
 
 
 def _trainable(tensor: Tensor, device: torch.device) -> Tensor:
