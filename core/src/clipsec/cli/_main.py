@@ -15,6 +15,11 @@ from clipsec.errors import ClipsecError
 from clipsec_registry import PluginError
 
 _VERBS = {
+    "bench": (
+        "clipsec.cli._bench",
+        "bench_command",
+        "Measure detectors on a suite of clean and poisoned models.",
+    ),
     "diff": ("clipsec.cli._diff", "diff_command", "Compare two runs of one model."),
     "doctor": (
         "clipsec.cli._doctor",

@@ -54,6 +54,21 @@ def schema() -> dict[str, Any]:
     }
 
 
+def class_schema(cls: type, **head: Any) -> dict[str, Any]:
+    """The JSON Schema of one attrs class of plain data, with what stands at its head.
+
+    Raises `TypeError` for a field whose kind results may not have.
+    """
+    definitions: dict[str, Any] = {"number": _NUMBER}
+    root = _object(cls, definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **head,
+        **root,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
 def _object(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
     kinds, docs = get_type_hints(cls), _field_docs(cls)
     properties = {}

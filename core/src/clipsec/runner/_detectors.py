@@ -29,10 +29,12 @@ class Chosen:
     """The process it runs in, if not in this one."""
     problem: Verdict | None = None
     """The verdict that stands in when the detector cannot run."""
+    label: str = ""
+    """Tells one detector with several sets of options apart: `NAME@LABEL`."""
 
     @property
     def name(self) -> str:
-        return self.record.canonical_name
+        return self.record.canonical_name + (f"@{self.label}" if self.label else "")
 
     @property
     def option_values(self) -> dict[str, Any]:
@@ -53,34 +55,52 @@ def choose_detectors(
 ) -> list[Chosen]:
     """The named detectors, or every installed one; a plugin that fails to load becomes an error verdict.
 
-    Those with a worker are only being loaded, there: `described` waits for them.
+    `NAME@LABEL` asks for one of several runs of a detector; `options` has them under the same name. Those
+    with a worker are only being loaded, there: `described` waits for them.
 
     Raises `UsageError` for a name that is not installed or an option that does not exist.
     """
+    split = [name.partition("@")[::2] for name in names]
     try:
-        records = [registry.find(KIND, name) for name in names] if names else registry.records(KIND)
+        found = [(registry.find(KIND, name), label) for name, label in split]
     except PluginError as error:
         raise UsageError(str(error), remedy=error.remedy) from error
-    records = list({record.canonical_name: record for record in records}.values())
-    known = {name for record in records for name in (record.name, record.canonical_name)}
+    if not names:
+        found = [(record, "") for record in registry.records(KIND)]
+    found = list({(record.canonical_name, label): (record, label) for record, label in found}.values())
+    known = {name for record, label in found for name in _names(record, label)}
     for name in options:
         if name not in known:
             raise UsageError(
                 f"options are given for {name!r}, which is not among the detectors of this run",
-                remedy=f"Detectors: {', '.join(sorted(record.name for record in records)) or 'none'}.",
+                remedy=f"Detectors: {', '.join(sorted(_names(*each)[0] for each in found)) or 'none'}.",
             )
-    return [_load(registry, record, options, start, named=bool(names)) for record in records]
+    return [
+        attrs.evolve(
+            _load(registry, record, _options_of(record, label, options), start, named=bool(names)),
+            label=label,
+        )
+        for record, label in found
+    ]
+
+
+def _names(record: PluginRecord, label: str) -> list[str]:
+    suffix = f"@{label}" if label else ""
+    return [record.name + suffix, record.canonical_name + suffix]
+
+
+def _options_of(record: PluginRecord, label: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {key: value for name in _names(record, label) for key, value in options.get(name, {}).items()}
 
 
 def _load(
     registry: Registry,
     record: PluginRecord,
-    options: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Any],
     start: Start,
     *,
     named: bool,
 ) -> Chosen:
-    values = {**options.get(record.name, {}), **options.get(record.canonical_name, {})}
     worker = start(record, None) if record.status is Status.OK else None
     if worker is not None:
         return _loading(registry, record, values, worker)

@@ -5,11 +5,28 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import attrs
 from scipy import stats
 
 from clipsec.results import Interval
 
 Alternative = Literal["two-sided", "less", "greater"]
+
+
+@attrs.frozen
+class Proportion:
+    """k of n, with an interval."""
+
+    k: int
+    n: int
+    value: float | None
+    """k / n; None when n is 0."""
+    interval: Interval
+
+
+def proportion(k: int, n: int, level: float = 0.95) -> Proportion:
+    """k of n with Wilson's interval. Raises `ValueError` like `wilson`."""
+    return Proportion(k, n, k / n if n else None, wilson(k, n, level))
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:
