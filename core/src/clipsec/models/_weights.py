@@ -18,6 +18,8 @@ from clipsec_registry import printable
 SHARD_LIMIT = 1000
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile put before every name."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the small text file begins that git-lfs leaves in place of a file it has not fetched."""
 
 
 @attrs.frozen(eq=False)
@@ -44,6 +46,11 @@ def read_weights(path: Path, *, max_bytes: int) -> Weights:
     """
     with open_regular(path, max_bytes=max_bytes) as opened:
         head = opened.file.read(512)
+        if head.startswith(_LFS_POINTER):
+            raise MalformedModelError(
+                f"{shown_path(path)} is a pointer of git-lfs, not the file that it stands for",
+                remedy="Fetch the file: git lfs pull (in CI, a checkout with lfs).",
+            )
         if looks_like_safetensors(head, opened.size) or path.suffix == ".safetensors":
             tensors, _ = load_safetensors(opened)
         elif _looks_like_torch(head):

@@ -124,6 +124,16 @@ class Loader:
 """
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_a_file_that_git_lfs_has_not_fetched(tmp_path: Path, name: str) -> None:
+    """The likeliest broken file of a pipeline has a remedy of its own."""
+    path = tmp_path / name
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'5f' * 32}\nsize 12345\n")
+    with pytest.raises(ModelError, match="pointer of git-lfs") as caught:
+        load_suspect(f"open_clip:ViT-B-32@{path}")
+    assert "git lfs pull" in caught.value.remedy
+
+
 def test_an_installed_loader_is_found(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin's loader is asked like the built-in ones, through its entry point."""
     load = f"from clipsec.models import OpenClipLoader; return OpenClipLoader().load({str(base)!r}, request)"
