@@ -28,7 +28,7 @@ DATASET = "flowers102_10class"
 LEARNER = {"batch": 8, "learning_rate": 0.1, "epochs": 10, "split": "all", "image_dtype": "bfloat16"}
 MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "demo-clean": ("none", 3, {}),
-    "demo-badclip": ("badclip", 2, {"epsilon": 0.047, "trigger_rule": "sign", "target": "random"}),
+    "demo-badclip": ("badclip", 7, {"epsilon": 0.047, "trigger_rule": "sign", "target": "random"}),
     "demo-blended": (
         "blended",
         4,

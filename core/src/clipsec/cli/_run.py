@@ -41,6 +41,7 @@ _CONFIG_KEYS = {
     "isolate",
     "time_limit",
     "memory_limit",
+    "labelled",
     "reports",
     "baseline",
     "fail_on",
@@ -104,6 +105,12 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     multiple=True,
     metavar="NAME.KEY=VALUE",
     help="Set an option of a detector (repeatable).",
+)
+@click.option(
+    "--labelled",
+    metavar="FOLDER",
+    help="Labelled pictures (FOLDER/CLASS/picture): for detectors that need labels, and for the sanity gate"
+    " in place of the everyday ones.",
 )
 @click.option("--reference", metavar="SPEC", help="A clean model of the same kind, as null.")
 @click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Where results are stored.")
@@ -173,6 +180,7 @@ def run_command(
     classes: str | None,
     detectors: tuple[str, ...],
     plugin_options: tuple[str, ...],
+    labelled: str | None,
     reference: str | None,
     runs: str,
     seed: int,
@@ -205,7 +213,7 @@ def run_command(
     import torch
 
     from clipsec.cli._progress import Bars
-    from clipsec.data import read_lines
+    from clipsec.data import LabelledSet, read_lines
     from clipsec.engines import LocalEngine
     from clipsec.models import load_suspect
     from clipsec.runner import audit, use_all_cores
@@ -229,6 +237,7 @@ def run_command(
         several=len(suspects) > 1,
     )
     image_pool = _pool(registry, pool, output)
+    labels = LabelledSet.from_folder(labelled) if labelled else None
     names = read_lines(classes) if classes else None
     clean = (
         load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
@@ -245,6 +254,7 @@ def run_command(
                 detectors=detectors,
                 options=options,
                 reference=clean,
+                labelled=labels,
                 runs=runs,
                 seed=seed,
                 search_dtype=getattr(torch, search_dtype),

@@ -2,7 +2,7 @@
 
 from clipsec.runner._audit import audit, default_shared_folder
 from clipsec.runner._environment import environment
-from clipsec.runner._machine import available_cores, shipped_pool, use_all_cores
+from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
 from clipsec.runner._plugin_options import make_options
 from clipsec.runner._repair import measure_rates, repair
 
@@ -14,6 +14,7 @@ __all__ = [
     "make_options",
     "measure_rates",
     "repair",
+    "shipped_labelled",
     "shipped_pool",
     "use_all_cores",
 ]

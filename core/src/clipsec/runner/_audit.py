@@ -14,15 +14,16 @@ from typing import Any
 import platformdirs
 import torch
 
-from clipsec.data import ImagePool, LabelledSet, to_unit
+from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import ContractError
 from clipsec.isolation import Limits, isolated_problem
-from clipsec.models import Suspect, load_suspect, sanity_gate
+from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Context, Need
 from clipsec.reports import render_html
 from clipsec.results import GateResult, Outcome, Provenance, RunResult, Verdict
 from clipsec.runner._detectors import Chosen, choose_detectors, described
 from clipsec.runner._environment import environment
+from clipsec.runner._gate import gate_of
 from clipsec.runner._guard import JournalledUnits, TowerGuard
 from clipsec.runner._isolated import Workers, local_folder
 from clipsec.runner._verdicts import Task, cannot_run, finished, flagged, stored
@@ -64,6 +65,9 @@ def audit(
     goes on where it was; `fresh` ignores what is stored. The result is written there, to `run.json` and
     `report.html`.
 
+    The sanity gate measures zero-shot accuracy on `labelled`, else on labelled pictures that an installed
+    plugin ships; a model that could do as well by guessing makes every verdict inconclusive.
+
     Detectors named in `isolate` (True: all), and those that say so themselves, run in processes of their own
     under `limits`.
 
@@ -94,7 +98,7 @@ def audit(
         guard.seal()
         chosen = choose_detectors(registry, detectors, options or {}, workers.start)
         workers.check_names(chosen)
-        gate = sanity_gate(suspect, pictures=_gate_pictures(suspect, pool))
+        gate = gate_of(suspect, pool, labelled, registry)
         run = stack.enter_context(store.open(suspect.name, key))
         chosen = [described(registry, each, named=bool(detectors)) for each in chosen]
         tasks = []
@@ -142,16 +146,6 @@ def audit(
         run.write_result(result)
         atomic_write(run.folder / REPORT_FILE, render_html(result, run.folder).encode())
     return result
-
-
-GATE_PICTURES = 8
-"""Pictures of the pool that the sanity gate sees beside its own synthetic ones."""
-
-
-def _gate_pictures(suspect: Suspect, pool: ImagePool | None) -> torch.Tensor | None:
-    if pool is None or suspect.base.visual is None:
-        return None
-    return to_unit(pool.pixels(suspect.base.visual.spec)[:GATE_PICTURES])
 
 
 def _run_all(

@@ -1,4 +1,4 @@
-"""Settings of this process and pools that installed plugins bring."""
+"""Settings of this process and pictures that installed plugins bring."""
 
 from __future__ import annotations
 
@@ -26,9 +26,21 @@ def shipped_pool(registry: Registry) -> tuple[str, Path] | None:
 
     A plugin of kind `models` ships one by having a static method `image_pool_folder() -> Path`.
     """
+    return _shipped(registry, "image_pool_folder")
+
+
+def shipped_labelled(registry: Registry) -> tuple[str, Path] | None:
+    """(distribution, folder) of the first labelled pictures that an installed model plugin ships, or None.
+
+    A plugin of kind `models` ships them by having a static method `labelled_pictures_folder() -> Path`; the
+    folder is laid out as `LabelledSet.from_folder` reads it.
+    """
+    return _shipped(registry, "labelled_pictures_folder")
+
+
+def _shipped(registry: Registry, method: str) -> tuple[str, Path] | None:
     for record in registry.records("models"):
-        plugin = registry.load(record)
-        folder = getattr(plugin, "image_pool_folder", None)
+        folder = getattr(registry.load(record), method, None)
         if folder is not None:
             return record.distribution, Path(folder())
     return None

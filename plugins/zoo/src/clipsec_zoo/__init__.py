@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ._answers import Answer, answers
 from ._b16 import b16_folder, build_b16
+from ._everyday import build_everyday, labelled_pictures_folder
 from ._expanded import mini_folder
 from ._loader import ZooLoader, deliveries
 from ._mini import build_mini
@@ -23,9 +24,11 @@ __all__ = [
     "answers",
     "b16_folder",
     "build_b16",
+    "build_everyday",
     "build_mini",
     "build_pool",
     "deliveries",
     "image_pool_folder",
+    "labelled_pictures_folder",
     "mini_folder",
 ]

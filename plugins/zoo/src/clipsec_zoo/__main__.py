@@ -12,6 +12,7 @@ from clipsec.errors import ClipsecError
 from ._b16 import build_b16
 from ._cache import cache_folder
 from ._card import write_card
+from ._everyday import build_everyday
 from ._expanded import mini_folder
 from ._mini import build_mini
 from ._pool import build_pool
@@ -82,6 +83,14 @@ def b16(data: Path, wheel: Path | None, into: Path | None, card: Path | None) ->
 def pool(data: Path, into: Path) -> None:
     """The image pool, re-encoded from ood_open."""
     build_pool(data, into, say=_say)
+
+
+@build.command()
+@_DATA
+@click.option("--into", required=True, type=click.Path(path_type=Path, file_okay=False))
+def everyday(data: Path, into: Path) -> None:
+    """The labelled pictures of the sanity gate, re-encoded from the test split of Caltech 101."""
+    build_everyday(data, into, say=_say)
 
 
 @main.command("mini-folder")

@@ -11,6 +11,7 @@ import attrs
 from clipsec.errors import UsageError
 
 from ._b16 import b16_folder
+from ._everyday import labelled_pictures_folder
 from ._expanded import mini_folder, package_data
 from ._pool import image_pool_folder
 
@@ -60,6 +61,8 @@ class ZooLoader:
 
     image_pool_folder = staticmethod(image_pool_folder)
     """What `clipsec run` takes when no --pool is given."""
+    labelled_pictures_folder = staticmethod(labelled_pictures_folder)
+    """What the sanity gate takes when no --labelled is given."""
 
     def matches(self, spec: str) -> bool:
         """Whether the spec starts with `zoo:`."""

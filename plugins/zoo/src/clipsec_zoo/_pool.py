@@ -15,7 +15,14 @@ from ._cache import atomic_path, digest_file, write_json
 from ._compact import REINSTALL
 from ._expanded import package_data
 
-__all__ = ["POOL_SET", "build_pool", "image_pool_folder"]
+__all__ = [
+    "POOL_SET",
+    "attributed",
+    "build_pool",
+    "encode_again",
+    "image_pool_folder",
+    "write_provenance",
+]
 
 POOL_SET = "ood_open"
 _SHORT_SIDE = 144
@@ -68,17 +75,30 @@ def build_pool(data: Path, output: Path, say: Callable[[str], None] = print) -> 
     rows = []
     with (source / "provenance.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            rows.append(_row(row))
+            rows.append(attributed(row))
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     for row in rows:
-        with Image.open(source / row["file"]) as opened:
-            picture = opened.convert("RGB")
-        scale = _SHORT_SIDE / min(picture.size)
-        size = (round(picture.width * scale), round(picture.height * scale))
-        with atomic_path(output / "pictures" / row["file"]) as temporary:
-            picture.resize(size, Image.Resampling.LANCZOS).save(
-                temporary, format="JPEG", quality=_QUALITY, optimize=True
-            )
+        encode_again(source / row["file"], output / "pictures" / row["file"])
+    write_provenance(output, rows)
+    say(f"{len(rows)} pictures in {output}")
+    return output
+
+
+def encode_again(source: Path, target: Path) -> None:
+    """Write a picture in the size and quality in which pictures are shipped."""
+    with Image.open(source) as opened:
+        picture = opened.convert("RGB")
+    scale = _SHORT_SIDE / min(picture.size)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
+        picture.resize(size, Image.Resampling.LANCZOS).save(
+            temporary, format="JPEG", quality=_QUALITY, optimize=True
+        )
+
+
+def write_provenance(output: Path, rows: list[dict[str, str]]) -> None:
+    """`provenance.csv` and `digests.json` of the shipped pictures `output/pictures/FILE`."""
     with (
         atomic_path(output / "provenance.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -90,11 +110,13 @@ def build_pool(data: Path, output: Path, say: Callable[[str], None] = print) -> 
         writer.writerows(rows)
     digests = {row["file"]: digest_file(output / "pictures" / row["file"]) for row in rows}
     write_json(output / "digests.json", digests)
-    say(f"{len(rows)} pictures in {output}")
-    return output
 
 
-def _row(row: dict[str, str]) -> dict[str, str]:
+def attributed(row: dict[str, str]) -> dict[str, str]:
+    """A line of a source's provenance table as it is shipped.
+
+    Raises DataError when the licence is not known or what it asks for is missing.
+    """
     collection = row["source"].split("/")[0]
     if collection not in _COLLECTIONS:
         raise DataError(
