@@ -118,10 +118,13 @@ def default_of(field: attrs.Attribute[Any]) -> str:
 
 
 def field_docs(options: type) -> dict[str, str]:
-    """The string under each field of the class, in one line."""
-    try:
-        source = inspect.getsource(options)
-    except (OSError, TypeError):
-        return {}
-    found = re.findall(r'^    (\w+): [^\n]*(?:\n        [^\n]*)*?\n    """(.*?)"""', source, re.M | re.S)
-    return {name: " ".join(text.split()) for name, text in found}
+    """The string under each field of the class and of those it inherits from, in one line."""
+    told: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        try:
+            source = inspect.getsource(kind)
+        except (OSError, TypeError):
+            continue
+        found = re.findall(r'^    (\w+): [^\n]*(?:\n        [^\n]*)*?\n    """(.*?)"""', source, re.M | re.S)
+        told |= {name: " ".join(text.split()) for name, text in found}
+    return told
