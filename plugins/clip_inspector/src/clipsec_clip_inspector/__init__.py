@@ -2,5 +2,7 @@
 
 from clipsec_clip_inspector._detector import ClipInspector
 from clipsec_clip_inspector._options import Options
+from clipsec_clip_inspector._repair import PromptFinetune
+from clipsec_clip_inspector._repair_options import RepairOptions
 
-__all__ = ["ClipInspector", "Options"]
+__all__ = ["ClipInspector", "Options", "PromptFinetune", "RepairOptions"]

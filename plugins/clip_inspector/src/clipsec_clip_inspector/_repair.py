@@ -1,0 +1,186 @@
+"""The repair: fine-tunes the delivered prompts on the triggers that were found, and on those found anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from clipsec.data import LabelledSet, to_unit
+from clipsec.errors import NotApplicableError
+from clipsec.models import PromptLearner, prepare_prompt_head, save_prompts
+from clipsec.protocols import Context, Need, Trigger, found_triggers
+from clipsec.scheduler import Encode, Problem
+from clipsec.triggers import Stamp
+from clipsec_clip_inspector._finetune import Part, Tuned, finetune, score_of
+from clipsec_clip_inspector._inversion import invert
+from clipsec_clip_inspector._repair_options import RepairOptions
+
+SEARCH_BATCH, SEARCH_STEPS, SEARCH_RATE = 32, 32, 0.1
+"""A search of a round is as long as the paper's inversion: one pass over 1,000 pictures."""
+PATIENCE = 0.01
+"""Accuracy on the validation pictures that an epoch may lose and still be the best."""
+
+
+class PromptFinetune:
+    """Repair of CLIP-Inspector (arXiv 2604.09101): only the prompts are trained, on clean pictures and on the
+    same pictures with the found trigger, all with their true labels.
+
+    Ours besides the paper: a search for what still works, repeated a few times (`rounds`), and an epoch that
+    is chosen on pictures set apart.
+    """
+
+    summary: ClassVar[str] = "fine-tunes learned prompts until the found trigger does nothing"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.IMAGE_TOWER, Need.TEXT_TOWER, Need.PROMPT_HEAD, Need.CLASS_NAMES, Need.LABELS}
+    )
+    options: ClassVar[type] = RepairOptions
+    references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
+    conformance: ClassVar[Mapping[str, Any]] = {"repairs": "prompt", "options": {"epochs": 5}}
+
+    def repair(self, context: Context) -> Problem:
+        """A scheduler problem that returns the folder of the repaired delivery.
+
+        Raises `NotApplicableError` for models without learned prompts and findings without a trigger.
+        """
+        prompts, options = context.suspect.prompts, context.options
+        if prompts is None or context.labelled is None or context.output is None:
+            raise NotApplicableError(
+                f"{context.suspect.name} has no learned prompts that could be trained",
+                remedy="This repair is for prompt-tuned models (CoOp, CoCoOp).",
+            )
+        triggers = triggers_for(context)
+        train_set, validation_set = context.labelled.split(
+            options.validation, generator=context.generator("validation")
+        )
+        learner = PromptLearner(context.suspect.base, prompts, dtype=context.search_dtype)
+        train = yield from features_of(context, train_set, triggers)
+        validation = yield from features_of(context, validation_set, triggers)
+        floor = score_of(learner, validation).accuracy - PATIENCE
+        rounds: list[Tuned] = []
+        for number in range(options.rounds + 1 if triggers else 1):
+            if number > 0:
+                found = yield from search_again(context, learner, train_set, triggers, number)
+                triggers = (*triggers, found)
+                train = yield from features_of(context, train_set, triggers)
+                validation = yield from features_of(context, validation_set, triggers)
+            tuned = _tune(context, learner, train, validation, number, floor)
+            learner = PromptLearner(context.suspect.base, tuned.prompts, dtype=context.search_dtype)
+            rounds.append(tuned)
+        return save_prompts(
+            context.output,
+            learner.state(),
+            base=context.suspect.base_spec or context.suspect.base_name,
+            epoch=sum(tuned.best for tuned in rounds),
+            clip=context.suspect.base,
+            extra={"repair": [[attrs.asdict(score) for score in tuned.history] for tuned in rounds]},
+        )
+
+
+def triggers_for(context: Context) -> tuple[Trigger, ...]:
+    """What the control stamps on pictures; see `RepairOptions.control`.
+
+    Raises `NotApplicableError` when the finding holds no such trigger.
+    """
+    assert context.finding is not None
+    assert context.finding_folder is not None
+    control = context.options.control
+    if control == "clean":
+        return ()
+    found = found_triggers(context.finding, context.finding_folder, flagged=control != "wrong")
+    found = tuple(each for each in found if each.stamp.kind == "additive")
+    if control == "wrong":
+        flagged = {row.index for row in context.finding.evidence if row.flagged}
+        found = tuple(each for each in found if each.target_index not in flagged)[-1:]
+    if not found:
+        whose = "of a class that it does not flag" if control == "wrong" else "of its target"
+        raise NotApplicableError(
+            f"the finding holds no additive trigger {whose}",
+            remedy="Audit with clip-inspector; for this control with -o clip-inspector.schedule=full.",
+        )
+    if control == "noise":
+        generator = context.generator("noise")
+        found = tuple(aimed(noise_like(delta_of(each), generator), each) for each in found)
+    return found
+
+
+def aimed(delta: Tensor, like: Trigger) -> Trigger:
+    """An additive trigger that aims at the class of another."""
+    return attrs.evolve(like, stamp=Stamp("additive", {"delta": delta}), origin="prompt-finetune")
+
+
+def delta_of(trigger: Trigger) -> Tensor:
+    """`[3, size, size]` in pixel units, of an additive trigger."""
+    return trigger.stamp.tensors["delta"]
+
+
+def noise_like(delta: Tensor, generator: torch.Generator) -> Tensor:
+    """Random signs times the largest change of `delta`: noise of the same l-infinity norm, in its shape."""
+    signs = torch.randint(0, 2, delta.shape, generator=generator) * 2 - 1
+    return signs.to(delta) * delta.abs().max()
+
+
+def features_of(context: Context, labelled: LabelledSet, triggers: Sequence[Trigger]) -> Problem:
+    """A `Part`: image features of the pictures, clean and under each trigger, in fp32 through the scheduler's
+    cache, so that no picture is encoded twice."""
+    suspect = context.suspect
+    assert suspect.base.visual is not None
+    tower, head = suspect.image_tower(context.decision_dtype), suspect.zero_shot_head(context.decision_dtype)
+    pixels = to_unit(labelled.pixels(suspect.base.visual.spec))
+    clean = yield Encode(tower, pixels)
+    triggered, base = [], []
+    for trigger in triggers:
+        triggered.append((yield Encode(tower, trigger.apply(pixels))))
+        base.append((yield Encode(head, triggered[-1])))
+    targets = tuple(trigger.target_index for trigger in triggers)
+    return Part(clean, tuple(triggered), labelled.label_tensor(), targets, tuple(base))
+
+
+def search_again(
+    context: Context, learner: PromptLearner, labelled: LabelledSet, triggers: Sequence[Trigger], number: int
+) -> Problem:
+    """The trigger of the first target that works best on the prompts as they are now: a `Trigger`."""
+    suspect, dtype = context.suspect, context.search_dtype
+    assert suspect.base.visual is not None
+    pixels = labelled.pixels(suspect.base.visual.spec)
+    generator = context.generator("search", number)
+    rows = torch.cat(
+        [
+            torch.randperm(len(pixels), generator=generator)
+            for _ in range(math.ceil(SEARCH_STEPS * SEARCH_BATCH / len(pixels)))
+        ]
+    )
+    target, epsilon = triggers[0].target_index, context.options.epsilon
+    found = yield from invert(
+        suspect.image_tower(dtype),
+        prepare_prompt_head(suspect.base, learner.state(), dtype, suspect.device),
+        pixels,
+        target,
+        batches=rows.split(SEARCH_BATCH)[:SEARCH_STEPS],
+        epsilon=float(delta_of(triggers[0]).abs().max()) if epsilon is None else epsilon,
+        learning_rate=SEARCH_RATE,
+    )
+    context.progress(number / (context.options.rounds + 1), f"round {number} of {context.options.rounds}")
+    return aimed(found.delta, triggers[0])
+
+
+def _tune(
+    context: Context, learner: PromptLearner, train: Part, validation: Part, number: int, floor: float
+) -> Tuned:
+    for step in finetune(
+        learner,
+        train,
+        validation,
+        context.options,
+        context.suspect.base.logit_scale,
+        context.generator("batches", number),
+        floor=floor,
+    ):
+        if isinstance(step, Tuned):
+            return step
+    raise AssertionError("fine-tuning ends with its result")
