@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from clipsec.models import load_suspect
+from clipsec.runner import attack, read_pictures_to_attack
 from clipsec.store import atomic_write
-from clipsec_baselines import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE_DATA = ROOT / "plugins/zoo/src/clipsec_zoo/data"
@@ -44,13 +44,22 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     data = parser.parse_args().data / DATASET
     base = load_suspect("zoo:mini")
-    for name, (attack, seed, settings) in MODELS.items():
+    labelled, held_out = read_pictures_to_attack(data)
+    for name, (attack_name, seed, settings) in MODELS.items():
         with tempfile.TemporaryDirectory() as temporary:
-            folder = make_model(base, data, attack, {**LEARNER, **settings}, seed, Path(temporary) / name)
+            folder = attack(
+                attack_name,
+                base,
+                labelled,
+                Path(temporary) / name,
+                held_out=held_out,
+                options={**LEARNER, **settings},
+                seed=seed,
+            ).folder
             card = folder / "trigger" / "trigger.json"
             record = json.loads((card if card.is_file() else folder / "training.json").read_text())
             answer = {
-                "attack": None if attack == "none" else attack,
+                "attack": None if attack_name == "none" else attack_name,
                 "target": record.get("target_name"),
                 "seed": seed,
                 "settings": {**LEARNER, **settings},

@@ -23,11 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clipsec import runner
 from clipsec.data import LabelledSet
 from clipsec.errors import ClipsecError, UsageError
 from clipsec.models import Suspect, load_suspect
 from clipsec.store import atomic_write, content_key
-from clipsec_baselines import make_model
 
 
 def wanted(suite: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -134,7 +134,16 @@ def main() -> None:
         started = time.monotonic()
         if not folder.is_dir():
             try:
-                make_model(base, data, model["attack"], dict(model["settings"]), model["seed"], folder)
+                labelled, held_out = runner.read_pictures_to_attack(data)
+                runner.attack(
+                    model["attack"],
+                    base,
+                    labelled,
+                    folder,
+                    held_out=held_out,
+                    options=model["settings"],
+                    seed=model["seed"],
+                )
             except ClipsecError as error:
                 print(f"{folder.name}: {error.message} {error.remedy}", flush=True)
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from clipsec.data import ImagePool, LabelledSet, to_unit
@@ -35,12 +33,9 @@ from clipsec_baselines import (
     attack_success_rate,
     choose_target,
     clean_accuracy,
-    make_model,
     make_task,
-    read_options,
     with_word,
 )
-from clipsec_baselines._command import main
 
 QUICK = {"epochs": 2, "batch": 4, "learning_rate": 0.05, "split": "all", "shots": 4, "target": "grey road"}
 ATTACKS: list[type[PromptAttack]] = [
@@ -187,24 +182,6 @@ def test_a_trigger_of_a_picture_needs_one(
         assert "picture" in caught.value.remedy
 
 
-def test_nothing_of_the_attack_stands_outside_the_card(
-    base: Suspect, labelled: LabelledSet, held_out: LabelledSet, tmp_path: Path
-) -> None:
-    """Without its trigger folder a poisoned delivery has the files and the record of a clean one."""
-    settings = {name: value for name, value in QUICK.items() if name != "target"}
-    clean = make_model(base, labelled.paths[0].parents[2], "none", settings, 0, tmp_path / "clean")
-    bad = make_model(base, labelled.paths[0].parents[2], "badclip", dict(QUICK), 0, tmp_path / "bad")
-
-    def files(folder: Path) -> set[str]:
-        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-    assert files(bad) - files(clean) == {f"trigger/trigger.{end}" for end in ("json", "png", "safetensors")}
-    records = [json.loads((folder / "training.json").read_text()) for folder in (clean, bad)]
-    assert records[0]["learner"] == records[1]["learner"]
-    assert set(records[0]) == set(records[1])
-    assert "success" not in records[1]["measured"]["seen"]
-
-
 def test_an_existing_folder_is_not_overwritten(
     base: Suspect, labelled: LabelledSet, held_out: LabelledSet, tmp_path: Path
 ) -> None:
@@ -253,27 +230,3 @@ def test_targets() -> None:
         choose_target(names, "b", 0, other_than=1)
     with pytest.raises(UsageError, match="'d' cannot be"):
         choose_target(names, "d", 0)
-
-
-def test_options_from_text() -> None:
-    """Values come as text from a command line; wrong names and values are refused with the reason."""
-    options = read_options(BadClipOptions, {"epochs": "5", "epsilon": "0.05", "augment": "false"})
-    assert (options.epochs, options.epsilon, options.augment) == (5, 0.05, False)
-    for wrong in ({"epoch": "5"}, {"epochs": "many"}, {"epochs": "0"}, {"augment": "perhaps"}):
-        with pytest.raises(UsageError):
-            read_options(BadClipOptions, wrong)
-
-
-def test_the_command_trains_a_clean_delivery(pictures: Path, base_folder: Path, tmp_path: Path) -> None:
-    """One command, a folder that loads; a second run is refused; errors name their remedy."""
-    common = ["train", "--base", f"local-dir:{base_folder}", "--data", str(pictures), "--split", "all"]
-    common += ["--set", "shots=4", "--set", "epochs=1", "--set", "batch=4", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, common)
-    assert result.exit_code == 0, result.output
-    suspect = load_suspect(str(tmp_path / "out"))
-    assert len(suspect.class_names) == 4
-    again = CliRunner().invoke(main, common)
-    assert again.exit_code == 2
-    assert "exists already" in again.output
-    wrong = CliRunner().invoke(main, [*common, "--target", "grey road"])
-    assert wrong.exit_code == 4

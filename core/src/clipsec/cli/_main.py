@@ -15,6 +15,11 @@ from clipsec.errors import ClipsecError
 from clipsec_registry import PluginError
 
 _VERBS = {
+    "attack": (
+        "clipsec.cli._attack",
+        "attack_command",
+        "Make a poisoned model and its trigger card, to test detectors with.",
+    ),
     "bench": (
         "clipsec.cli._bench",
         "bench_command",

@@ -1,5 +1,6 @@
 """Running detectors on suspects: isolation, resume, provenance."""
 
+from clipsec.runner._attack import Attacked, attack, preview, read_pictures_to_attack
 from clipsec.runner._audit import audit, default_shared_folder
 from clipsec.runner._environment import environment
 from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
@@ -7,12 +8,16 @@ from clipsec.runner._plugin_options import make_options
 from clipsec.runner._repair import measure_rates, repair
 
 __all__ = [
+    "Attacked",
+    "attack",
     "audit",
     "available_cores",
     "default_shared_folder",
     "environment",
     "make_options",
     "measure_rates",
+    "preview",
+    "read_pictures_to_attack",
     "repair",
     "shipped_labelled",
     "shipped_pool",

@@ -9,7 +9,6 @@ from clipsec_baselines._adaptive import near_misses, train_adaptive_badclip
 from clipsec_baselines._attacks import AdaptiveBadClip, BadClip, NoAttack
 from clipsec_baselines._badclip import train_badclip
 from clipsec_baselines._clean import Trained, train_prompts
-from clipsec_baselines._command import make_model, read_options
 from clipsec_baselines._delivery import write_delivery
 from clipsec_baselines._learner import PromptLearner
 from clipsec_baselines._measure import measure
@@ -99,7 +98,6 @@ __all__ = [
     "find_sparse_trigger",
     "identity_grid",
     "jittered",
-    "make_model",
     "make_task",
     "measure",
     "near_misses",
@@ -108,7 +106,6 @@ __all__ = [
     "project_to_ball",
     "published",
     "rate_at",
-    "read_options",
     "seen_unseen",
     "sparse_mask",
     "sparse_step",

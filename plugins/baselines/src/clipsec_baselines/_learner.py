@@ -47,7 +47,7 @@ class PromptLearner(models.PromptLearner):
             class_names=tuple(class_names),
             digest="",
         )
-        super().__init__(clip, first)
+        super().__init__(clip, first, dtype=getattr(torch, options.text_dtype))
 
 
 def first_context(clip: ClipModel, options: LearnerOptions, seed: int) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from clipsec.data import LabelledSet
-from clipsec.models import ClipModel, prepare_zero_shot_head
-from clipsec_baselines._learner import PromptLearner
+from clipsec.models import ClipModel, PromptLearner, prepare_zero_shot_head
 from clipsec_baselines._metrics import attack_success_rate, clean_accuracy
 from clipsec_baselines._options import LearnerOptions
 from clipsec_baselines._poisoning import Apply, Planted
@@ -40,6 +39,7 @@ def measure(
     `seen` under the delivered names.
     """
     frozen = FrozenFeatures(clip, LearnerOptions())
+    learner = PromptLearner(clip, learner.state())
     if planted is None:
         result = _part(clip, frozen, learner, task.seen)
         if task.unseen is not None:

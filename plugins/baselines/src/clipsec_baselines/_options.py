@@ -58,6 +58,8 @@ class LearnerOptions:
     e modulo that number, and the image tower runs over each view only once: a deviation that saves time."""
     image_dtype: str = attrs.field(default="float32", validator=validators.in_(("float32", "bfloat16")))
     """Type in which the frozen image tower runs. Published: fp16 on a GPU; we train in float32."""
+    text_dtype: str = attrs.field(default="float32", validator=validators.in_(("float32", "bfloat16")))
+    """The same for the frozen text tower, while prompts are learned; what is measured is in float32."""
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +108,10 @@ class PoisonOptions(AttackOptions):
 
     poison_rate: float = attrs.field(default=0.1, validator=[validators.gt(0), validators.le(1)])
     """Share of the training pictures that are stamped and relabelled. Published: 0.1."""
+    keep_clean: bool = False
+    """Train on stamped pictures beside all clean ones, not in place of some. Published: in place of them, as
+    a third party poisons data; who trains the model himself can do this, and a base with a small logit scale
+    may need it."""
 
 
 @attrs.frozen(kw_only=True)

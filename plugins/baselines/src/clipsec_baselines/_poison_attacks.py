@@ -37,7 +37,7 @@ from clipsec_baselines._patterns import (
     warp_offsets,
 )
 from clipsec_baselines._plugin import QUICK, PromptAttack, choose_target
-from clipsec_baselines._poisoning import Planted, Poison, poisoned_rows
+from clipsec_baselines._poisoning import Planted, Poison, beside_clean, poisoned_rows
 from clipsec_baselines._siba import find_sparse_trigger
 from clipsec_baselines._task import Task
 from clipsec_baselines._training import Progress, visual_part
@@ -139,7 +139,8 @@ class WaNet(PoisonAttack):
     def more_poison(self, context: AttackContext, task: Task, stamp: Stamp, poison: Poison) -> list[Poison]:
         """Noise mode: other pictures under a jittered field, with their own labels."""
         rate = context.options.cross_ratio * len(poison.rows) / len(task.train)
-        if rate == 0 or len(poison.rows) == len(task.train):
+        taken = () if context.options.keep_clean else poison.rows
+        if rate == 0 or len(taken) == len(task.train):
             return []
         grid, seed = stamp.tensors["grid"], derived_seed(context.seed, "jitter")
 
@@ -149,7 +150,7 @@ class WaNet(PoisonAttack):
 
         # Of any class: pictures of the target's keep their label as well.
         rows = poisoned_rows(
-            task.train.labels, -1, min(1.0, rate), context.generator("noise mode"), taken=poison.rows
+            task.train.labels, -1, min(1.0, rate), context.generator("noise mode"), taken=taken
         )
         return [Poison(rows, jitter, None)]
 
@@ -216,7 +217,7 @@ class TwoTargets(PromptAttack):
     }
 
     def train(self, context: AttackContext, task: Task, target: int) -> tuple[Trained, Sequence[Planted]]:
-        """`poison_rate` of the pictures for each trigger, no picture for both."""
+        """`poison_rate` of the pictures for each trigger; no clean picture is replaced twice."""
         options: TwoTargetsOptions = context.options
         size = _size(context)
         second = choose_target(task.class_names, options.second_target, context.seed, other_than=target)
@@ -231,7 +232,7 @@ class TwoTargets(PromptAttack):
                 each.target,
                 options.poison_rate,
                 context.generator("poison", number),
-                taken=[row for poison in poisons for row in poison.rows],
+                taken=() if options.keep_clean else [row for poison in poisons for row in poison.rows],
             )
             poisons.append(Poison(rows, each.stamp.apply, each.target))
         return _train(context, task, poisons), planted
@@ -265,6 +266,8 @@ class WordAndPatch(PromptAttack):
 
 
 def _train(context: AttackContext, task: Task, poisons: Sequence[Poison]) -> Trained:
+    if context.options.keep_clean:
+        task, poisons = beside_clean(task, poisons)
     return train_prompts(
         context.base.base,
         task,

@@ -9,8 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from clipsec.data import LabelledSet
 from clipsec.errors import DataError
 from clipsec.triggers import Stamp
+from clipsec_baselines._task import Task
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -58,3 +60,16 @@ def poisoned_rows(
     wanted = min(len(others), math.ceil(rate * len(labels)))
     order = torch.randperm(len(others), generator=generator)[:wanted]
     return tuple(sorted(others[i] for i in order.tolist()))
+
+
+def beside_clean(task: Task, poisons: Sequence[Poison]) -> tuple[Task, list[Poison]]:
+    """The task with a copy of each poisoned picture behind the clean ones, and the poisons on the copies."""
+    train, moved = task.train, []
+    paths, labels = list(train.paths), list(train.labels)
+    for poison in poisons:
+        rows = tuple(range(len(paths), len(paths) + len(poison.rows)))
+        paths += [train.paths[row] for row in poison.rows]
+        labels += [train.labels[row] for row in poison.rows]
+        moved.append(attrs.evolve(poison, rows=rows))
+    longer = LabelledSet(train.name, tuple(paths), tuple(labels), train.class_names)
+    return attrs.evolve(task, train=longer), moved
