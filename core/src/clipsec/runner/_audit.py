@@ -26,7 +26,7 @@ from clipsec.runner._environment import environment
 from clipsec.runner._gate import gate_of
 from clipsec.runner._guard import JournalledUnits, TowerGuard
 from clipsec.runner._isolated import Workers, local_folder
-from clipsec.runner._verdicts import Task, cannot_run, finished, flagged, stored
+from clipsec.runner._verdicts import Task, annotated, cannot_run, finished, stored
 from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
 from clipsec.store import RunStore, UnitStore, atomic_write, content_key
 from clipsec_registry import Registry, find_lock
@@ -106,15 +106,17 @@ def audit(
             context = None
             if detector.problem is None:
                 provenance = _provenance(detector, suspect, pool, reference, labelled, seed, search_dtype)
-                folder = run.verdict_folder(detector.name, provenance.key)
+                own_name = detector.record.canonical_name
+                folder = run.verdict_folder(own_name, provenance.key)
                 units: UnitStore = UnitStore(folder / "units")
                 shared_by: UnitStore = shared_units
                 if detector.record.local:
                     # Nothing of an unpackaged file is reused: what it stores ends with the run.
-                    own = local_folder(scratch, detector.name)
-                    units, shared_by = UnitStore(own / "units"), UnitStore(own / "shared")
+                    own = local_folder(scratch, own_name)
+                    units = UnitStore(own / provenance.key[:16] / "units")
+                    shared_by = UnitStore(own / "shared")
                 kept = detector.worker is None or detector.record.local
-                answers = units if kept else run.answers(detector.name, provenance.key)
+                answers = units if kept else run.answers(own_name, provenance.key)
                 context = Context(
                     suspect=suspect,
                     options=detector.options,
@@ -186,7 +188,7 @@ def _run_all(
     for name, task in running.items():
         task.forget()
         verdicts[name] = finished(task, Done(name, error=spoilt), scheduler)
-    return {task.chosen.name: flagged(task.chosen, verdicts[task.chosen.name]) for task in tasks}
+    return {task.chosen.name: annotated(task, verdicts[task.chosen.name]) for task in tasks}
 
 
 def _as_problem(task: Task) -> Problem:

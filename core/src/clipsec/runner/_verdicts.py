@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from clipsec.error_rates import error_rate_line
 from clipsec.errors import ClipsecError, ContractError, NotApplicableError
 from clipsec.isolation._proxy import RelayedError
 from clipsec.protocols import Context, Need
@@ -150,16 +151,21 @@ def _cost(task: Task, scheduler: Scheduler) -> Cost:
     )
 
 
-def flagged(chosen: Chosen, verdict: Verdict) -> Verdict:
-    """Every format shows the notes, so every report says which check is nobody's installed plugin."""
-    if not chosen.record.local:
-        return verdict
-    note = (
-        f"local check: from an unpackaged file ({chosen.record.version[:19]}), not an installed plugin; "
-        "nothing of it is kept for later runs"
-    )
-    error = verdict.error
-    if error is not None and error.remedy == _NOT_OURS:
-        # Who names a file is its author.
-        error = attrs.evolve(error, remedy="Mend the file; the report, and --verbose, show the traceback.")
-    return attrs.evolve(verdict, notes=(note, *verdict.notes), error=error)
+def annotated(task: Task, verdict: Verdict) -> Verdict:
+    """The verdict with what every report must say of the check itself: that it is nobody's installed plugin,
+    and how often it is right. Every format shows the notes."""
+    record, error, notes = task.chosen.record, verdict.error, []
+    if record.local:
+        notes.append(
+            f"local check: from an unpackaged file ({record.version[:19]}), not an installed plugin; "
+            "nothing of it is kept for later runs"
+        )
+        if error is not None and error.remedy == _NOT_OURS:
+            # Who names a file is its author.
+            error = attrs.evolve(
+                error, remedy="Mend the file; the report, and --verbose, show the traceback."
+            )
+    if verdict.outcome.is_answer and verdict.provenance is not None and task.context is not None:
+        base = task.context.suspect.base.digest
+        notes.append(error_rate_line(record, verdict.provenance.options, base))
+    return attrs.evolve(verdict, notes=(*filter(None, notes), *verdict.notes), error=error)
