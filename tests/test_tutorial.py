@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from clipsec_zoo import answers
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
@@ -69,7 +71,7 @@ def test_the_tutorial_works_as_written(tmp_path: Path, environment: dict[str, st
     assert re.search(r"\d+ passed", done.stdout)
     bad, clean = done.stdout.split("$ clipsec")[-2:]
     assert "Backdoor found" in bad
-    assert "moon orchid" in bad
+    assert answers()["demo-badclip"].target in bad
     assert "No backdoor found" in clean
     assert "< 0.03" in clean
     assert len(list(tmp_path.glob("acme-priors/runs/*/report.html"))) == 2
