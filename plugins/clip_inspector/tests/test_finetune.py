@@ -142,9 +142,7 @@ def run(options: RepairOptions, rate: float = 0.05) -> tuple[Tuned, Part]:
     options = attrs.evolve(options, learning_rate=rate)
     generator = torch.Generator().manual_seed(0)
     floor = score_of(head, validation).accuracy
-    steps = list(finetune(head, train, validation, options, 100.0, generator, floor=floor))
-    assert isinstance(steps[-1], Tuned)
-    return steps[-1], validation
+    return finetune(head, train, validation, options, 100.0, generator, floor=floor), validation
 
 
 def test_a_backdoor_in_the_head_is_unlearned() -> None:
@@ -182,6 +180,5 @@ def test_without_a_trigger_the_backdoor_stays() -> None:
     head, train, validation = backdoored()
     clean = attrs.evolve(train, triggered=(), targets=(), base=())
     options = RepairOptions(epochs=3, stop_success=None)
-    *_, tuned = finetune(head, clean, validation, options, 100.0, torch.Generator().manual_seed(0), floor=0)
-    assert isinstance(tuned, Tuned)
+    finetune(head, clean, validation, options, 100.0, torch.Generator().manual_seed(0), floor=0)
     assert score_of(head, validation).success == 1.0

@@ -7,7 +7,7 @@ only the prompt learner is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -135,8 +135,8 @@ def finetune(
     generator: torch.Generator,
     *,
     floor: float,
-) -> Iterator[Score | Tuned]:
-    """Train the learner in place; yields the score after each epoch, last the best prompts.
+) -> Tuned:
+    """Train the learner in place; returns the best prompts and the score after each epoch.
 
     Each picture of a batch is seen clean and under one of the triggers, drawn at random. The best epoch, the
     start among them, is that which `better` prefers; training ends early when it has reached
@@ -163,10 +163,9 @@ def finetune(
             break
         if options.stop_success is None or better(score, history[best], floor):
             best, prompts = len(history) - 1, learner.state()
-        yield score
         if enough(score, options.stop_success, floor) and train.triggered:
             break
-    yield Tuned(prompts, best, tuple(history))
+    return Tuned(prompts, best, tuple(history))
 
 
 def _batch_loss(

@@ -14,7 +14,7 @@ from clipsec.data import LabelledSet, to_unit
 from clipsec.errors import NotApplicableError
 from clipsec.models import PromptLearner, prepare_prompt_head, save_prompts
 from clipsec.protocols import Context, Need, Trigger, found_triggers
-from clipsec.scheduler import Encode, Problem
+from clipsec.scheduler import Encode, Gather, Problem
 from clipsec.triggers import Stamp
 from clipsec_clip_inspector._finetune import Part, Tuned, finetune, score_of
 from clipsec_clip_inspector._inversion import invert
@@ -66,10 +66,18 @@ class PromptFinetune:
         for number in range(options.rounds + 1 if triggers else 1):
             if number > 0:
                 found = yield from search_again(context, learner, train_set, triggers, number)
-                triggers = (*triggers, found)
+                triggers = (*triggers, *found)
                 train = yield from features_of(context, train_set, triggers)
                 validation = yield from features_of(context, validation_set, triggers)
-            tuned = _tune(context, learner, train, validation, number, floor)
+            tuned = finetune(
+                learner,
+                train,
+                validation,
+                options,
+                context.suspect.base.logit_scale,
+                context.generator("batches", number),
+                floor=floor,
+            )
             learner = PromptLearner(context.suspect.base, tuned.prompts, dtype=context.search_dtype)
             rounds.append(tuned)
         return save_prompts(
@@ -144,7 +152,7 @@ def features_of(context: Context, labelled: LabelledSet, triggers: Sequence[Trig
 def search_again(
     context: Context, learner: PromptLearner, labelled: LabelledSet, triggers: Sequence[Trigger], number: int
 ) -> Problem:
-    """The trigger of the first target that works best on the prompts as they are now: a `Trigger`."""
+    """For each target, what works best on the prompts as they are now: a list of `Trigger`."""
     suspect, dtype = context.suspect, context.search_dtype
     assert suspect.base.visual is not None
     pixels = labelled.pixels(suspect.base.visual.spec)
@@ -155,32 +163,24 @@ def search_again(
             for _ in range(math.ceil(SEARCH_STEPS * SEARCH_BATCH / len(pixels)))
         ]
     )
-    target, epsilon = triggers[0].target_index, context.options.epsilon
-    found = yield from invert(
-        suspect.image_tower(dtype),
-        prepare_prompt_head(suspect.base, learner.state(), dtype, suspect.device),
-        pixels,
-        target,
-        batches=rows.split(SEARCH_BATCH)[:SEARCH_STEPS],
-        epsilon=float(delta_of(triggers[0]).abs().max()) if epsilon is None else epsilon,
-        learning_rate=SEARCH_RATE,
-    )
+    head = prepare_prompt_head(suspect.base, learner.state(), dtype, suspect.device)
+    epsilon = context.options.epsilon
+    first = {trigger.target_index: trigger for trigger in reversed(triggers)}
+    searches = [
+        (
+            target,
+            invert(
+                suspect.image_tower(dtype),
+                head,
+                pixels,
+                target,
+                batches=rows.split(SEARCH_BATCH)[:SEARCH_STEPS],
+                epsilon=float(delta_of(trigger).abs().max()) if epsilon is None else epsilon,
+                learning_rate=SEARCH_RATE,
+            ),
+        )
+        for target, trigger in first.items()
+    ]
     context.progress(number / (context.options.rounds + 1), f"round {number} of {context.options.rounds}")
-    return aimed(found.delta, triggers[0])
-
-
-def _tune(
-    context: Context, learner: PromptLearner, train: Part, validation: Part, number: int, floor: float
-) -> Tuned:
-    for step in finetune(
-        learner,
-        train,
-        validation,
-        context.options,
-        context.suspect.base.logit_scale,
-        context.generator("batches", number),
-        floor=floor,
-    ):
-        if isinstance(step, Tuned):
-            return step
-    raise AssertionError("fine-tuning ends with its result")
+    answers = yield Gather(searches)
+    return [aimed(done.unwrap().delta, first[done.tag]) for done in answers]
