@@ -41,7 +41,8 @@ def load_trigger(place: Path | str) -> Trigger:
 
     Raises `DataError` for what is no card, is damaged, is of a later major version or of another kind.
     """
-    card = load_card(place)
+    beside = Path(place) / "trigger"
+    card = load_card(beside if beside.is_dir() else place)
     return Trigger(
         stamp=card.stamp,
         target_index=card.target_index,
