@@ -19,7 +19,7 @@ from clipsec_baselines._options import RANDOM, LearnerOptions, published
 from clipsec_baselines._poisoning import Planted
 from clipsec_baselines._task import Task, make_task
 
-QUICK: Mapping[str, Any] = {"split": "all", "batch": 16, "learning_rate": 0.1, "augment": False, "epochs": 30}
+QUICK: Mapping[str, Any] = {"split": "all", "batch": 16, "learning_rate": 0.2, "augment": False, "epochs": 12}
 """What clipsec-testkit is to run the attacks with: enough for a toy to learn the trigger in seconds."""
 
 
