@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
@@ -36,7 +36,7 @@ from clipsec.results import (
 from clipsec.runner._audit import default_shared_folder
 from clipsec.runner._environment import environment
 from clipsec.runner._plugin_options import make_options
-from clipsec.scheduler import FeatureCache, Scheduler
+from clipsec.scheduler import FeatureCache, Problem, Scheduler
 from clipsec.stats import wilson
 from clipsec.store import UnitStore, atomic_write, read_run
 from clipsec_registry import PluginError, PluginRecord, Registry, find_lock
@@ -344,7 +344,7 @@ def _run_plugin(record: PluginRecord, made: Any, context: Context, staging: Path
     try:
         answer = made().repair(context)
         if inspect.isgenerator(answer):
-            answer = context.scheduler.run(answer, session=name)
+            answer = context.scheduler.run(cast(Problem, answer), session=name)
         delivery = Path(answer).resolve()
     except ClipsecError:
         raise
