@@ -32,7 +32,7 @@ from clipsec_zoo import image_pool_folder
 
 FURTHER = ("zoo:demo-blended", "zoo:demo-clean")
 BATCH, PLAIN_UPDATES, EPSILON = 32, 2, 8 / 255
-SIZES = ("small", "large", "old", "new", "wooden", "red", "blue", "green", "white", "black")
+QUALITIES = ("small", "large", "old", "new", "wooden", "red", "blue", "green", "white", "black")
 THINGS = (
     *("chair", "lamp", "bridge", "guitar", "kettle", "bicycle", "tower", "spoon", "rabbit", "tractor"),
     *("violin", "candle", "ladder", "helmet", "barrel", "window", "anchor", "basket", "pencil", "hammer"),
@@ -41,7 +41,7 @@ THINGS = (
 
 def class_names(own: tuple[str, ...], n: int) -> tuple[str, ...]:
     """The model's own names, filled up to `n`, or the first of them."""
-    more = [f"{size} {thing}" for size in SIZES for thing in THINGS]
+    more = [f"{size} {thing}" for size in QUALITIES for thing in THINGS]
     return (*own, *more)[:n]
 
 
