@@ -6,14 +6,16 @@ bench.work()                       # resumable: what is stored is not done again
 write_report(bench)                # tables, pictures, error-rate cards
 """
 
+from clipsec.bench._bench import Bench
 from clipsec.bench._outcome import BenchResult, ModelLine, Row, VerdictLine, collect
 from clipsec.bench._plan import Model, Plan, Variant, make_plan
 from clipsec.bench._report import error_rate_cards, write_report
 from clipsec.bench._score import AttackQuality, Case, Quality, by_attack, quality, target_f1
 from clipsec.bench._suite import Suite, SuiteError, parse_suite, read_suite
-from clipsec.bench._work import Bench, Tally, Watcher
+from clipsec.bench._work import KINDS, Tally, Watcher, work
 
 __all__ = [
+    "KINDS",
     "AttackQuality",
     "Bench",
     "BenchResult",
@@ -37,5 +39,6 @@ __all__ = [
     "quality",
     "read_suite",
     "target_f1",
+    "work",
     "write_report",
 ]

@@ -27,7 +27,7 @@ class Audited:
     """Time in towers for this detector alone, calls that it shared divided by rows. None when the verdict, or
     part of it, was there already."""
     run: str
-    """Folder of the run, below the output."""
+    """Folder of the run, below that of all runs."""
     gate: str = ""
     """Why the model failed the sanity gate; empty when it passed."""
 
@@ -62,11 +62,12 @@ def audit_model(
     *,
     delivery: Path,
     runs: Path,
+    top: Path,
     shared: Path,
     cache: FeatureCache,
     progress: Progress,
 ) -> dict[str, Audited]:
-    """Audit a delivery with some detectors in one run; by label.
+    """Audit a delivery with some detectors in one run; by label. `top` is what the runs are named from.
 
     Verdicts and finished classes are stored below `runs`, what is said of the base below `shared`, so an
     interrupted audit goes on where it was. Raises what `clipsec.audit` raises.
@@ -100,7 +101,7 @@ def audit_model(
         found[variant.label] = Audited(
             verdict,
             round(seconds, 3) if seconds else None,
-            Path(result.folder).name,
+            Path(result.folder).resolve().relative_to(top.resolve()).as_posix(),
             "" if result.gate.passed else result.gate.reason,
         )
     return found

@@ -10,11 +10,10 @@ from typing import Any
 
 import attrs
 
-from clipsec.bench._measured import read_measured
+from clipsec.bench._measured import measured_of
 from clipsec.bench._plan import Model, Plan
-from clipsec.errors import ContractError, StoreError
-from clipsec.models import load_suspect
-from clipsec.protocols import AttackContext
+from clipsec.errors import StoreError
+from clipsec.runner import attack
 
 Progress = Callable[[float, str], None]
 
@@ -24,11 +23,11 @@ def build_model(plan: Plan, model: Model, folder: Path, progress: Progress) -> d
 
     The attack works beside `folder`, which is then put in place in one step, so whatever it writes and
     whenever it is killed, `folder` is whole. A model of the same name that is there already goes first.
-    Raises whatever the attack raises, and `ContractError` when it changed the base or did not use its folder.
+    Raises what `clipsec.runner.attack` raises, and whatever the attack does.
     """
     base = plan.base(model.base)
     part = folder.with_name(f".{folder.name}.part")
-    pictures = plan.datasets[model.dataset]
+    learn, held_out = plan.datasets[model.dataset].parts
     try:
         for old in (part, folder):
             if old.exists():
@@ -37,37 +36,28 @@ def build_model(plan: Plan, model: Model, folder: Path, progress: Progress) -> d
     except OSError as error:
         raise StoreError(f"cannot replace {folder}: {error}", remedy="Check the output folder.") from error
     base.base_name = base_name(plan, model.base, folder)
-    context = AttackContext(
-        base=base,
-        options=model.options,
-        labelled=pictures.learn,
-        held_out=pictures.held_out,
-        output=part,
-        seed=model.seed,
-        progress=progress,
-    )
     try:
-        made = model.installed.plugin().poison(context)
-        if changed := base.changed():
-            plan.forget_base(model.base)
-            raise ContractError(
-                f"{model.installed.name} changed the base in memory ({', '.join(changed)[:200]})",
-                remedy="Report it to the authors of the attack.",
-            )
-        if not part.is_dir() or Path(made).resolve() != part.resolve():
-            raise ContractError(
-                f"{model.installed.name} did not write its delivery into the folder it was given",
-                remedy="Report it to the authors of the attack.",
-            )
-        # Loading it here shows that it can be delivered, and its digest decides the keys of its audits.
-        digest = load_suspect(part, registry=plan.registry).digest
+        made = attack(
+            model.installed.name,
+            base,
+            learn,
+            part,
+            held_out=held_out,
+            options=attrs.asdict(model.options),
+            seed=model.seed,
+            pool=plan.attack_pool(model.attack),
+            registry=plan.registry,
+            progress=progress,
+        )
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if base.changed():
+            plan.forget_base(model.base)
     return {
         "folder": folder.name,
-        "suspect": digest,
-        "measured": attrs.asdict(read_measured(folder)),
+        "suspect": made.suspect.digest,
+        "measured": attrs.asdict(measured_of(made)),
     }
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from clipsec.bench._suite import Rules
-
-_CARDS = ("trigger/trigger.json", "trigger.json")
-_RECORD = "training.json"
-"""What a clean model has in place of a trigger card."""
+from clipsec.runner import Attacked
 
 
 @attrs.frozen
@@ -46,31 +41,40 @@ def measured_from_json(data: Mapping[str, Any]) -> Measured:
     return Measured(**shares, targets=tuple(data["targets"]))
 
 
-def read_measured(delivery: Path) -> Measured:
-    """The numbers in a delivery's trigger card, or in `training.json` when it has no card.
+def measured_of(made: Attacked) -> Measured:
+    """The numbers in a delivery's trigger cards or, without one, in its training record.
 
-    A number that is missing, or is none, is None: whoever needs it says so.
+    A number that is missing, or is none, is None: whoever needs it says so. Of several triggers the weakest
+    success counts, and the largest on the base.
     """
-    card = next((delivery / name for name in _CARDS if (delivery / name).is_file()), None)
-    body = _read(card if card is not None else delivery / _RECORD)
-    parts = body.get("measured")
-    parts = parts if isinstance(parts, Mapping) else {}
+    found = [_one(card.measured) for card in made.cards] or [_one(made.measured)]
+    return Measured(
+        accuracy=found[0].accuracy,
+        success=_extreme(min, [one.success for one in found]),
+        unseen_accuracy=found[0].unseen_accuracy,
+        unseen_success=_extreme(min, [one.unseen_success for one in found]),
+        base_success=_extreme(max, [one.base_success for one in found]),
+        targets=tuple(card.target_name for card in made.cards),
+    )
+
+
+def _one(parts: Mapping[str, Any]) -> Measured:
     return Measured(
         accuracy=_share(parts, "seen", "accuracy"),
         success=_share(parts, "seen", "success"),
         unseen_accuracy=_share(parts, "unseen", "accuracy"),
         unseen_success=_share(parts, "unseen", "success"),
         base_success=_share(parts, "base", "success"),
-        targets=_targets(body) if card is not None else (),
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return body if isinstance(body, Mapping) else {}
+def _extreme(which: Any, shares: list[Share | None]) -> Share | None:
+    """The least or the greatest; None if one of them is not known."""
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    chosen: Share = which(known, key=lambda share: share.value)
+    return chosen
 
 
 def _share(parts: Mapping[str, Any], part: str, name: str) -> Share | None:
@@ -80,13 +84,6 @@ def _share(parts: Mapping[str, Any], part: str, name: str) -> Share | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         return None
     return Share(float(value), n if type(n) is int and n > 0 else 0)
-
-
-def _targets(card: Mapping[str, Any]) -> tuple[str, ...]:
-    several = card.get("target_names")
-    if isinstance(several, list) and several:
-        return tuple(map(str, several))
-    return (str(card["target_name"]),) if "target_name" in card else ()
 
 
 def why_not(measured: Measured, reference: Measured | None, rules: Rules) -> Iterator[str]:

@@ -9,10 +9,11 @@ from typing import Any
 import attrs
 
 from clipsec.bench._audit import Audited
+from clipsec.bench._bench import Bench
 from clipsec.bench._measured import Measured
 from clipsec.bench._plan import Model, Variant
+from clipsec.bench._repaired import RepairLine, repair_lines
 from clipsec.bench._score import CLEAN_ATTACK, AttackQuality, Case, Quality, by_attack, quality
-from clipsec.bench._work import Bench
 from clipsec.results import Outcome, Verdict
 from clipsec.results._plain import encode_plain
 from clipsec.runner import environment
@@ -96,6 +97,7 @@ class BenchResult:
     models: tuple[ModelLine, ...]
     verdicts: tuple[VerdictLine, ...]
     rows: tuple[Row, ...]
+    repairs: tuple[RepairLine, ...]
     cases: dict[tuple[str, str, str], tuple[Case, ...]]
     """By half, scope and detector; what the rows were computed from."""
     detectors: dict[str, dict[str, Any]]
@@ -140,11 +142,11 @@ def collect(bench: Bench) -> BenchResult:
     for variant in plan.detectors:
         for model in plan.models:
             audited = bench.audited(model, variant)
-            line = _verdict_line(bench, model, variant, audited, _named(counted, model))
+            line = _verdict_line(bench, model, variant, audited, counted.get(model.name))
             verdicts.append(line)
             for scope in _scopes(bench, model):
                 group = cases.setdefault((model.half, scope, variant.label), [])
-                case = _case(model, _named(counted, model), line)
+                case = _case(model, counted.get(model.name), line)
                 if case is not None:
                     group.append(case)
     rows = tuple(
@@ -152,15 +154,18 @@ def collect(bench: Bench) -> BenchResult:
         for (half, scope, label), found in cases.items()
     )
     wanted = [line for line in verdicts if line.model in counted or suite.audit.uncounted]
+    repairs = tuple(repair_lines(bench, counted))
     return BenchResult(
         suite=suite.name,
         suite_digest=suite.digest,
         about=suite.about,
         complete=all(line.state == "built" for line in models)
-        and all(line.state == "answered" for line in wanted),
+        and all(line.state == "answered" for line in wanted)
+        and not any(line.state in ("failed", "missing") for line in repairs),
         models=models,
         verdicts=tuple(verdicts),
         rows=rows,
+        repairs=repairs,
         cases={key: tuple(found) for key, found in cases.items()},
         detectors={variant.label: _describe(bench, variant) for variant in plan.detectors},
         bases={
@@ -170,11 +175,6 @@ def collect(bench: Bench) -> BenchResult:
         environment=environment(),
         mixed_code=tuple(_mixed(bench, models, verdicts)),
     )
-
-
-def _named(lines: dict[str, ModelLine], model: Model) -> ModelLine | None:
-    line = lines.get(model.name)
-    return line if line is not None and line.half == model.half else None
 
 
 def _scopes(bench: Bench, model: Model) -> list[str]:

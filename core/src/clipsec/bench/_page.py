@@ -16,6 +16,7 @@ from clipsec import __version__
 from clipsec.bench._figures import roc_figure, score_figure
 from clipsec.bench._measured import Share
 from clipsec.bench._outcome import ALL, BenchResult, ModelLine, Row, VerdictLine
+from clipsec.bench._repaired import repair_rows
 from clipsec.reports import _text
 
 _OWN_STYLE = """
@@ -69,6 +70,7 @@ def render_page(result: BenchResult) -> str:
             counted=len(counted),
             asked=len(asked),
             answered=sum(line.state == "answered" for line in asked),
+            repairs=repair_rows(result.repairs),
             rate=_rate,
         )
     )
@@ -122,6 +124,9 @@ def _failures(result: BenchResult) -> Iterator[tuple[str, str]]:
     for line in result.verdicts:
         if line.state == "failed":
             yield f"{line.model} under {line.detector}", line.reason
+    for repair in result.repairs:
+        if repair.state == "failed":
+            yield f"{repair.model} repaired by {repair.repair}", repair.reason
 
 
 def _rate(share: Share | None) -> str:

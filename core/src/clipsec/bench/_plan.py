@@ -14,11 +14,10 @@ from clipsec.bench._suite import Suite, SuiteError
 from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import ClipsecError
 from clipsec.models import Suspect, load_suspect
-from clipsec.runner import make_options, shipped_pool
+from clipsec.protocols import Need
+from clipsec.runner import make_options, read_pictures_to_attack, shipped_pool
 from clipsec.store import content_key
 from clipsec_registry import PluginError, PluginRecord, Registry
-
-TRAIN, TEST = "train", "test"
 
 
 @attrs.frozen(eq=False)
@@ -67,29 +66,19 @@ class Pictures:
     folder: Path
 
     @cached_property
-    def learn(self) -> LabelledSet:
-        """Pictures to learn from: the folder `train`, or all there are."""
-        return LabelledSet.from_folder(self.folder / TRAIN if self._parted else self.folder)
-
-    @cached_property
-    def held_out(self) -> LabelledSet | None:
-        """Pictures to measure on: the folder `test`. None leaves the choice to the attack."""
-        return LabelledSet.from_folder(self.folder / TEST) if self._parted else None
+    def parts(self) -> tuple[LabelledSet, LabelledSet | None]:
+        """Pictures to learn from, and pictures to measure on (None leaves the choice to the attack)."""
+        return read_pictures_to_attack(self.folder)
 
     @cached_property
     def digest(self) -> str:
         """Digest of both parts."""
-        parts = [self.learn.digest, "" if self.held_out is None else self.held_out.digest]
-        return hashlib.sha256("/".join(parts).encode()).hexdigest()
-
-    @property
-    def _parted(self) -> bool:
-        return (self.folder / TRAIN).is_dir() and (self.folder / TEST).is_dir()
+        digests = ["" if part is None else part.digest for part in self.parts]
+        return hashlib.sha256("/".join(digests).encode()).hexdigest()
 
     def forget(self) -> None:
         """Drop decoded pictures; the digest stays."""
-        for name in ("learn", "held_out"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("parts", None)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -125,6 +114,7 @@ class Plan:
     suite_folder: Path
     models: tuple[Model, ...]
     detectors: tuple[Variant, ...]
+    repairs: tuple[Variant, ...]
     datasets: dict[str, Pictures]
     _bases: dict[str, Suspect] = attrs.field(factory=dict, init=False)
     _pools: dict[Path, ImagePool] = attrs.field(factory=dict, init=False)
@@ -149,7 +139,9 @@ class Plan:
 
     def pool_of(self, dataset: str) -> ImagePool:
         """The image pool that models of a data set are audited with. Raises `DataError`."""
-        folder = self._pool_folder(dataset)
+        return self._pool(self._pool_folder(dataset))
+
+    def _pool(self, folder: Path) -> ImagePool:
         if folder not in self._pools:
             self._pools[folder] = ImagePool.from_folder(folder)
         return self._pools[folder]
@@ -165,6 +157,11 @@ class Plan:
         assert shipped is not None  # `make_plan` has looked
         return shipped[1]
 
+    def attack_pool(self, attack: str) -> ImagePool | None:
+        """The pictures that an attack may use. Raises `DataError`."""
+        named = self.suite.attacks[attack].pool
+        return None if named is None else self._pool(self.data / named)
+
     def groups(self) -> Iterator[list[Model]]:
         """Models that share base, data set and learner, one group after the other."""
         groups: dict[tuple[str, str, str, str], list[Model]] = {}
@@ -175,12 +172,14 @@ class Plan:
     def model_key(self, model: Model) -> str:
         """Key of everything that decides a model but the code of its plugin, which is recorded beside it."""
         if model.name not in self._digests:
+            pool = self.attack_pool(model.attack)
             self._digests[model.name] = content_key(
                 unit="model",
                 base=self._base_digest(model.base),
                 attack=model.installed.identity,
                 options=attrs.asdict(model.options),
                 data=self.datasets[model.dataset].digest,
+                pool="" if pool is None else pool.digest,
                 seed=model.seed,
             )
         return self._digests[model.name]
@@ -203,6 +202,17 @@ class Plan:
             dtype=self.suite.audit.search_dtype,
         )
 
+    def repair_key(self, model: Model, repair: Variant, audit_key: str) -> str:
+        """The same for one repair of one model; `audit_key` is that of the verdict it starts from."""
+        return content_key(
+            unit="repair",
+            repair=repair.installed.identity,
+            options=repair.values,
+            verdict=audit_key,
+            data=self.datasets[model.dataset].digest,
+            seed=self.suite.audit.seed,
+        )
+
 
 def make_plan(
     suite: Suite,
@@ -223,14 +233,21 @@ def make_plan(
         if suite.attacks[label].clean != bool(getattr(installed.plugin, "clean", False)):
             makes, says = ("clean", "poisoned") if not suite.attacks[label].clean else ("poisoned", "clean")
             problems.append(f"attacks.{label}: {installed.name} makes {makes} models, the suite says {says}")
+        if suite.attacks[label].pool is None and Need.IMAGE_POOL in getattr(installed.plugin, "needs", ()):
+            problems.append(f"attacks.{label} needs a pool of pictures; name one with pool")
     found = _install(registry, "detectors", {k: v.plugin for k, v in suite.detectors.items()}, problems)
     detectors = []
     for label, installed in found.items():
         options = _options(installed, suite.detectors[label].options, f"detector {label}", problems)
         detectors.append(Variant(label, installed, options))
     problems += _twins(detectors)
-    if suite.repairs:
-        problems.append("repairs cannot be run yet")
+    mended = _install(registry, "repairs", {k: v.plugin for k, v in suite.repairs.items()}, problems)
+    repairs = [
+        Variant(
+            label, installed, _options(installed, suite.repairs[label].options, f"repair {label}", problems)
+        )
+        for label, installed in mended.items()
+    ]
     datasets = {name: Pictures(name, data / name) for half in suite.halves.values() for name in half.datasets}
     for name, pictures in datasets.items():
         if not pictures.folder.is_dir():
@@ -243,7 +260,9 @@ def make_plan(
             problems.append(f"base {label}: there is no {spec} beside the suite")
     if problems:
         raise SuiteError(where, list(dict.fromkeys(problems)))
-    return Plan(suite, registry, data, pool, suite_folder, tuple(models), tuple(detectors), datasets)
+    return Plan(
+        suite, registry, data, pool, suite_folder, tuple(models), tuple(detectors), tuple(repairs), datasets
+    )
 
 
 def _spec(spec: str, folder: Path) -> str:
@@ -284,6 +303,9 @@ def _twins(variants: list[Variant]) -> Iterator[str]:
 
 
 def _pools(suite: Suite, data: Path, pool: Path | None, registry: Registry) -> Iterator[str]:
+    for label, attack in suite.attacks.items():
+        if attack.pool is not None and not (data / attack.pool).is_dir():
+            yield f"attacks.{label}: there is no pool {attack.pool} below {data}"
     if pool is not None:
         if not pool.is_dir():
             yield f"there is no pool {pool}"

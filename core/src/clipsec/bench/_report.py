@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 
+from clipsec.bench._bench import Bench
 from clipsec.bench._outcome import ALL, BenchResult, Row, collect
 from clipsec.bench._page import render_page
 from clipsec.bench._tables import tables
-from clipsec.bench._work import Bench
 from clipsec.error_rates import AttackRate, ErrorRates, Measurement, to_text
 from clipsec.store import atomic_write, safe_name
 

@@ -57,6 +57,8 @@ class Attack:
     clean: bool = False
     """Whether its models are clean: references for accuracy, and what specificity is measured on. The plugin
     must say so too, by its class attribute `clean`."""
+    pool: str | None = None
+    """Pictures that the attack may use, a folder below the data; not those that models are audited with."""
     min_success: float | None = None
     max_loss: float | None = None
     max_on_base: float | None = None

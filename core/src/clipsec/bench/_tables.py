@@ -7,8 +7,10 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from clipsec.bench._measured import Share
-from clipsec.bench._outcome import BenchResult, Row
+from clipsec.bench._outcome import BenchResult
 from clipsec.bench._score import AttackQuality
 from clipsec.bench._suite import METRICS
 from clipsec.stats import Auroc, Proportion
@@ -21,15 +23,8 @@ def tables(result: BenchResult) -> dict[str, str]:
         "verdicts.csv": _csv(_verdicts(result)),
         "summary.csv": _csv(_summary(result)),
         "attacks.csv": _csv(_attacks(result)),
+        **({"repairs.csv": _csv(attrs.asdict(line) for line in result.repairs)} if result.repairs else {}),
     }
-
-
-def measured_value(row: Row, metric: str) -> float | None:
-    """One of the numbers that `published` has a name for."""
-    found = getattr(row.quality, metric)
-    if isinstance(found, Proportion | Auroc):
-        return found.value
-    return None if found is None else float(found)
 
 
 def _csv(lines: Iterator[Mapping[str, Any]]) -> str:

@@ -24,8 +24,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--half", "halves", multiple=True, metavar="NAME", help="This half only (repeatable).")
 @click.option(
     "--only",
-    type=click.Choice(["models", "audits", "report"]),
-    help="Only build models, only audit those there are, or only write the report.",
+    type=click.Choice(["models", "audits", "repairs", "report"]),
+    help="Only build models, only audit or repair those there are, or only write the report.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N units this time.")
 @click.option(
@@ -62,7 +62,7 @@ def bench_command(
     be run.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from clipsec.bench import Bench, make_plan, read_suite, write_report
+    from clipsec.bench import KINDS, Bench, make_plan, read_suite, work, write_report
     from clipsec.cli._unit_bar import UnitBar
     from clipsec.runner import default_shared_folder, use_all_cores
     from clipsec_registry import Registry, find_lock
@@ -88,17 +88,18 @@ def bench_command(
     tally = None
     if only != "report":
         with UnitBar(enabled=not quiet) as bar:
-            tally = bench.work(
+            tally = work(
+                bench,
                 halves=halves,
-                models=only != "audits",
-                audits=only != "models",
+                kinds=KINDS if only is None else (only,),
                 limit=limit,
                 watcher=None if quiet else bar,
             )
     result = write_report(bench)
     _summarise(result, tally)
     click.echo(f"Report: {out / 'bench.html'}")
-    states = [line.state for line in result.models] + [line.state for line in result.verdicts]
+    states = {line.state for line in result.models} | {line.state for line in result.verdicts}
+    states |= {line.state for line in result.repairs}
     if "failed" in states:
         return 2
     return 0 if "built" in states else 3

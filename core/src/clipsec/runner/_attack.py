@@ -31,6 +31,8 @@ class Attacked:
     """A delivery that an attack made."""
 
     folder: Path
+    suspect: Suspect
+    """The delivery, loaded as a user would get it."""
     cards: tuple[TriggerCard, ...]
     """One for each trigger; none for a clean control."""
     measured: dict[str, Any]
@@ -89,14 +91,14 @@ def attack(
             remedy="Report it to the authors of the attack.",
         )
     # Shows that it can be delivered.
-    load_suspect(folder, registry=registry)
+    suspect = load_suspect(folder, registry=registry)
     places = sorted({path.parent for path in folder.rglob("trigger.json")})
     cards = tuple(load_card(place) for place in places)
     pictures = held_out if held_out is not None else labelled
     previews = tuple(
         _save_preview(place, base, pictures, card) for place, card in zip(places, cards, strict=True)
     )
-    return Attacked(folder, cards, cards[0].measured if cards else _record(folder), previews)
+    return Attacked(folder, suspect, cards, cards[0].measured if cards else _record(folder), previews)
 
 
 def read_pictures_to_attack(folder: Path | str) -> tuple[LabelledSet, LabelledSet | None]:
