@@ -41,7 +41,7 @@ class PromptFinetune:
     )
     options: ClassVar[type] = RepairOptions
     references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
-    conformance: ClassVar[Mapping[str, Any]] = {"repairs": "prompt", "options": {"epochs": 5}}
+    conformance: ClassVar[Mapping[str, Any]] = {"repairs": "prompt", "options": {"epochs": 5, "rounds": 1}}
 
     def repair(self, context: Context) -> Problem:
         """A scheduler problem that returns the folder of the repaired delivery.

@@ -16,7 +16,7 @@ class RepairOptions:
     """What is stamped on the pictures. `right`: the trigger of the finding. The others are the paper's
     controls: `wrong` the trigger of the least suspicious class, `noise` random noise of the same l-infinity
     norm, `clean` nothing."""
-    rounds: int = attrs.field(default=3, validator=validators.ge(0))
+    rounds: int = attrs.field(default=2, validator=validators.ge(0))
     """Times that a trigger is searched again on what has been repaired so far, and added. Paper: 0."""
     epsilon: float | None = attrs.field(
         default=None, validator=validators.optional([validators.gt(0), validators.le(1)])
