@@ -10,9 +10,11 @@ import attrs
 
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Interface, Repair
+from clipsec.results import Verdict
 from clipsec.store import content_key
 from clipsec_testkit._check import QUIET, Battery, CheckFailed
 from clipsec_testkit._controls import BACKDOORS, control, new_scheduler, spoiled
+from clipsec_testkit._findings import finding_of
 from clipsec_testkit._toys import accuracy, build_toys, caption_success_rate, success_rate
 from clipsec_testkit._watch import Watch
 
@@ -40,14 +42,15 @@ class ContextBattery(Battery):
         """The toy that it works on."""
         raise NotImplementedError
 
-    def work(self, scratch: Path) -> tuple[Any, Watch]:
-        """Run it once; what it raises is raised."""
-        scheduler, options, at = new_scheduler(), self.options(), control(self.toy())
+    def work(self, scratch: Path, toy: str = "", **fields: Any) -> tuple[Any, Watch]:
+        """Run it once, with these further fields of the context; what it raises is raised."""
+        toy = toy or self.toy()
+        scheduler, options, at = new_scheduler(), self.options(), control(toy)
         missing = sorted(frozenset(self.fact("needs")) - at.offers)
         if missing:
-            raise CheckFailed(f"the toy {self.toy()} has not what it needs: {', '.join(missing)}")
+            raise CheckFailed(f"the toy {toy} has not what it needs: {', '.join(missing)}")
         with Watch(scratch, scratch / "out") as watch:
-            context = at.context(options, scratch / "out", scheduler)
+            context = at.context(options, scratch / "out", scheduler, **fields)
             value = getattr(self.plugin(), self.method)(context)
             if inspect.isgenerator(value):
                 value = scheduler.run(value)
@@ -69,6 +72,9 @@ class ContextBattery(Battery):
         self._value()
         return {self.toy(): self._runs["watch"]}
 
+
+_CLEAN_OF = {"prompt": "clean-prompt", "visual": "clean-tuned", "textual": "clean-tuned"}
+"""A backdoored toy to the clean one that was made in the same way."""
 
 _QUIET = ("towers_untouched", *QUIET)
 
@@ -102,6 +108,8 @@ class InterfaceBattery(ContextBattery):
 class RepairBattery(ContextBattery):
     """What every repair must keep to."""
 
+    _findings: dict[str, tuple[Verdict, Path]] = attrs.field(factory=dict, init=False, repr=False)
+
     known: ClassVar[frozenset[str]] = frozenset({"options", "repairs", "success", "accuracy_drop"})
     names: ClassVar[tuple[str, ...]] = (
         "facts",
@@ -109,6 +117,7 @@ class RepairBattery(ContextBattery):
         "delivery",
         "success",
         "clean_accuracy",
+        "false_alarm",
         "determinism",
         *_QUIET,
     )
@@ -118,13 +127,22 @@ class RepairBattery(ContextBattery):
     def toy(self) -> str:
         return str(self.settings.get("repairs", "visual"))
 
-    def work(self, scratch: Path) -> tuple[Any, Watch]:
-        """A repaired prompt names the base it sits on, so the toy's base must lie somewhere."""
-        suspect = control(self.toy()).suspect
-        if suspect.prompts is not None and "base" not in self._runs:
-            self._runs["base"] = build_toys()["clean"].save(self.new_folder() / "base")
-            suspect.base_name = f"local-dir:{self._runs['base']}"
-        return ContextBattery.work(self, scratch)
+    def work(self, scratch: Path, toy: str = "", **fields: Any) -> tuple[Any, Watch]:
+        """A repair starts from a finding. A repaired prompt names the base it sits on, so the toy's base must
+        lie somewhere."""
+        toy = toy or self.toy()
+        at = control(toy)
+        if at.suspect.prompts is not None:
+            if "base" not in self._runs:
+                self._runs["base"] = build_toys()["clean"].save(self.new_folder() / "base")
+            at.suspect.base_name = at.suspect.base_spec = f"local-dir:{self._runs['base']}"
+        if toy not in self._findings:
+            target = None if toy in BACKDOORS else 0
+            folder = self.new_folder()
+            self._findings[toy] = finding_of(at, folder, target=target), folder
+        finding, folder = self._findings[toy]
+        given = {"finding": finding, "finding_folder": folder, "output": scratch / "out" / "repaired"}
+        return ContextBattery.work(self, scratch, toy, **given, **fields)
 
     def check_delivery(self) -> None:
         """It writes a model that loads, into the folder it was given."""
@@ -152,6 +170,15 @@ class RepairBattery(ContextBattery):
         after = accuracy(self._repaired(), build_toys().held_out)
         if after < before - float(self.settings.get("accuracy_drop", 0.2)):
             raise CheckFailed(f"clean accuracy falls from {before:.0%} to {after:.0%}")
+
+    def check_false_alarm(self) -> None:
+        """A clean model that was flagged by mistake is about as accurate after it as before."""
+        toy = _CLEAN_OF.get(self.toy(), "clean")
+        folder, _ = self.work(self.new_folder(), toy)
+        before = accuracy(build_toys()[toy].suspect, build_toys().held_out)
+        after = accuracy(load_suspect(str(folder), class_names=self._names()), build_toys().held_out)
+        if after < before - float(self.settings.get("accuracy_drop", 0.2)):
+            raise CheckFailed(f"on the toy {toy} clean accuracy falls from {before:.0%} to {after:.0%}")
 
     def check_determinism(self) -> None:
         """The same seed gives the same model."""
