@@ -1,5 +1,6 @@
 """Data an audit works on: image pools, text pools, labelled sets; each identified by its content."""
 
+from clipsec.data._captions import coco_captions
 from clipsec.data._labelled import LabelledSet
 from clipsec.data._pictures import find_pictures, open_picture, read_picture, read_pictures, to_unit
 from clipsec.data._pool import ImagePool
@@ -9,6 +10,7 @@ __all__ = [
     "ImagePool",
     "LabelledSet",
     "TextPool",
+    "coco_captions",
     "find_pictures",
     "open_picture",
     "read_lines",

@@ -1,6 +1,15 @@
 """Models: what a suspect is, how it is loaded, and the frozen towers prepared from it."""
 
 from clipsec.models._digest import state_digest
+from clipsec.models._embedding_tower import (
+    embed_ids,
+    end_positions,
+    is_causal,
+    pad_with_end,
+    pool_hidden_states,
+    prepare_embedding_tower,
+    same_text_tower,
+)
 from clipsec.models._gate import sanity_gate
 from clipsec.models._heads import (
     cocoop_logits,
@@ -45,16 +54,23 @@ __all__ = [
     "clip_from_transformers",
     "cocoop_logits",
     "coop_logits",
+    "embed_ids",
     "embed_words",
     "encode_texts",
+    "end_positions",
+    "is_causal",
     "load_clip",
     "load_prompts",
     "load_suspect",
     "meta_net_bias",
+    "pad_with_end",
+    "pool_hidden_states",
+    "prepare_embedding_tower",
     "prepare_image_tower",
     "prepare_prompt_head",
     "prepare_text_tower",
     "prepare_zero_shot_head",
+    "same_text_tower",
     "sanity_gate",
     "save_prompts",
     "state_digest",

@@ -11,6 +11,7 @@ import attrs
 import torch
 
 from clipsec.errors import NotApplicableError
+from clipsec.models._embedding_tower import prepare_embedding_tower
 from clipsec.models._heads import prepare_prompt_head, prepare_zero_shot_head
 from clipsec.models._image_tower import prepare_image_tower
 from clipsec.models._seal import Seals
@@ -112,6 +113,13 @@ class Suspect:
     def image_tower(self, dtype: torch.dtype = torch.float32) -> Tower:
         """Pixels in [0, 1], `[n, 3, size, size]` -> image features `[n, embed_dim]`, not normalised."""
         return self._tower("image", dtype, lambda: prepare_image_tower(self.base, dtype, self.device))
+
+    def embedding_tower(self, dtype: torch.dtype = torch.float32) -> Tower:
+        """Input embeddings of the text tower `[n, L, width]` -> hidden states `[n, L, width]`; see
+        `prepare_embedding_tower`."""
+        return self._tower(
+            "embeddings", dtype, lambda: prepare_embedding_tower(self.base, dtype, self.device)
+        )
 
     def head(self, dtype: torch.dtype = torch.float32) -> Tower:
         """Image features `[n, embed_dim]` -> logits over `class_names` `[n, classes]`, as delivered.

@@ -94,6 +94,8 @@ def load_card(place: Path | str) -> TriggerCard:
             raise ValueError("it is not a trigger card")
         if str(body["version"]).partition(".")[0] != VERSION.partition(".")[0]:
             raise ValueError(f"its version {body['version']} is not {VERSION}")
+        if body["kind"] not in KINDS:
+            raise ValueError(f"the kind {body['kind']!r} does not change pictures")
         names = {field.name for field in attrs.fields(TriggerCard)} - {"stamp", "references", "target_names"}
         fields = {name: body[name] for name in names if name in body}
         for name in ("target_index", "target_name", "attack"):

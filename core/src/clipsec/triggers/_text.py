@@ -1,0 +1,152 @@
+"""Triggers in captions, and the cards that attacks on text towers leave of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from clipsec.errors import DataError
+from clipsec.store import atomic_write
+from clipsec.triggers._kinds import CARD_FILE, read_body, unreadable
+
+FORMAT = "clipsec trigger card"
+VERSION = "1.2"
+"""1.2 added the kinds that change captions."""
+
+TEXT_KINDS = {
+    "replace": "the first `count` (without it, all) occurrences of `replaced` become `text`",
+    "prepend": "`text` and a space are put before the caption",
+    "append": "a space and `text` are put behind the caption",
+}
+_PREFIX = "text-"
+_TARGETS = ("caption", "attribute", "pictures")
+
+
+@attrs.frozen(kw_only=True)
+class TextTrigger:
+    """What a trigger does to captions. Raises `DataError` for an unknown kind or an empty text.
+
+    A homoglyph or a rare string put in place of a letter is `replace` (Struppek et al., Rickrolling the
+    Artist, ICCV 2023), a word or several are `prepend` or `append`.
+    """
+
+    kind: str
+    text: str
+    replaced: str = ""
+    """`replace` only: one character. For a space, the text is put between two spaces."""
+    count: int | None = None
+    """`replace` only: how many occurrences, from the start; None: all."""
+
+    def __attrs_post_init__(self) -> None:
+        wrong = ""
+        if self.kind not in TEXT_KINDS:
+            wrong = f"the kind {self.kind!r} is not known"
+        elif not self.text.strip():
+            wrong = "its text is empty"
+        elif (self.kind == "replace") != (len(self.replaced) == 1):
+            wrong = f"it replaces {self.replaced!r}"
+        elif self.count is not None and self.count < 1:
+            wrong = f"it replaces {self.count} characters"
+        if wrong:
+            raise DataError(
+                f"this is not a trigger that can be put into captions: {wrong}",
+                remedy=f"Kinds: {', '.join(TEXT_KINDS)}; replace needs one character to replace.",
+            )
+
+    def fits(self, caption: str) -> bool:
+        """Whether the caption has what the trigger replaces, and does not hold the trigger already."""
+        return self.text not in caption and (self.kind != "replace" or self.replaced in caption)
+
+    def apply(self, caption: str) -> str:
+        """The caption with the trigger; unchanged when it has nothing to replace."""
+        if self.kind == "replace":
+            text = f" {self.text} " if self.replaced == " " else self.text
+            return caption.replace(self.replaced, text, -1 if self.count is None else self.count)
+        return f"{self.text} {caption}" if self.kind == "prepend" else f"{caption} {self.text}"
+
+
+@attrs.frozen(kw_only=True)
+class TextTriggerCard:
+    """A trigger planted in a text tower and all that is known of it; plain data."""
+
+    attack: str
+    trigger: TextTrigger
+    target: str
+    """The caption that triggered captions become, the attribute they gain, or what the pictures show."""
+    target_kind: str
+    """`caption`, `attribute` or `pictures` (their mean feature)."""
+    seed: int = 0
+    base_name: str = ""
+    base_digest: str = ""
+    parameters: dict[str, Any] = attrs.field(factory=dict)
+    """The attack's options."""
+    data: dict[str, Any] = attrs.field(factory=dict)
+    """What it was trained and measured on."""
+    measured: dict[str, Any] = attrs.field(factory=dict)
+    """Rates by part (`text`, `base`, `seen`) and name: value, n, interval, or a mean cosine similarity."""
+    references: tuple[str, ...] = ()
+
+    def apply(self, caption: str) -> str:
+        """The caption with the trigger."""
+        return self.trigger.apply(caption)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write `trigger.json`; returns the folder. Raises `StoreError`."""
+        folder = Path(folder)
+        plain = attrs.asdict(self, filter=attrs.filters.exclude("trigger"))
+        how = attrs.asdict(self.trigger)
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": _PREFIX + how.pop("kind"),
+            **how,
+            **plain,
+            "apply": TEXT_KINDS[self.trigger.kind],
+        }
+        atomic_write(folder / CARD_FILE, (json.dumps(body, indent=2) + "\n").encode())
+        return folder
+
+
+def is_text_card(place: Path | str) -> bool:
+    """Whether a card is of a trigger in captions. Raises `DataError` when it cannot be read."""
+    return str(read_body(place)[0]["kind"]).startswith(_PREFIX)
+
+
+def load_text_card(place: Path | str) -> TextTriggerCard:
+    """Read a card from its folder, its `trigger.json`, or a delivery with a folder `trigger/`.
+
+    Raises `DataError` when it is not a card, is damaged, is of a later major version, or of a kind that does
+    not change captions.
+    """
+    body, folder = read_body(place)
+    try:
+        if body.get("format") != FORMAT:
+            raise ValueError("it is not a trigger card")
+        if str(body["version"]).partition(".")[0] != VERSION.partition(".")[0]:
+            raise ValueError(f"its version {body['version']} is not {VERSION}")
+        kind = str(body["kind"])
+        if not kind.startswith(_PREFIX):
+            raise ValueError(f"the kind {kind!r} does not change captions")
+        count = body.get("count")
+        if not (count is None or type(count) is int):
+            raise ValueError(f"its count is {count!r}")
+        for name in ("text", "target", "target_kind", "attack"):
+            if not isinstance(body[name], str):
+                raise ValueError(f"its {name} is {body[name]!r}")
+        if body["target_kind"] not in _TARGETS:
+            raise ValueError(f"its target is of the kind {body['target_kind']!r}")
+        trigger = TextTrigger(
+            kind=kind.removeprefix(_PREFIX),
+            text=body["text"],
+            replaced=str(body.get("replaced", "")),
+            count=count,
+        )
+        names = {field.name for field in attrs.fields(TextTriggerCard)} - {"trigger", "references"}
+        fields = {name: body[name] for name in names if name in body}
+        references = tuple(str(each) for each in body.get("references", ()))
+    except (ValueError, KeyError, TypeError, DataError) as error:
+        raise unreadable(folder, error) from error
+    return TextTriggerCard(trigger=trigger, references=references, **fields)
