@@ -28,8 +28,10 @@ from clipsec_baselines.detectors import (
     PixelBackdoor,
     PixelBackdoorOptions,
 )
-from clipsec_baselines.detectors._mask import MaskTrigger
-from clipsec_baselines.detectors._pixels import PixelTrigger
+from clipsec_baselines.detectors._decision import ClassSize, decide
+from clipsec_baselines.detectors._detectors import make_rules
+from clipsec_baselines.detectors._mask import MaskTrigger, mask_size
+from clipsec_baselines.detectors._pixels import PixelTrigger, as_delta, delta_size
 from clipsec_baselines.detectors._plan import make_rounds
 from clipsec_baselines.detectors._schedule import CostRules, Rules
 from clipsec_baselines.detectors._search import Found, search
@@ -131,6 +133,46 @@ def test_an_early_stop_saves_rows() -> None:
     assert len(answer.rounds) < 200
     assert sum(steps) == 200
     assert scheduler.counts("search").forward_rows == 2 * 8 * len(answer.rounds)
+
+
+def planted(target: int, size: int = 16, classes: int = 9) -> Tower:
+    """Logits of a linear model: every class answers to 64 pixels weakly, the target to four strongly."""
+    weight = torch.zeros(classes, 3, size, size)
+    generator = torch.Generator().manual_seed(5)
+    for c in range(classes):
+        where = torch.randperm(size * size - 4, generator=generator)[:64] + 4
+        weight[c].view(3, -1)[:, where] = 0.15 * torch.randn(3, 64, generator=generator).sign()
+    weight[target].view(3, -1)[:, :4] = 4.0
+    return Tower(f"planted {target}", lambda rows: (rows - 0.5).flatten(1) @ weight.flatten(1).T, "planted")
+
+
+@pytest.mark.parametrize(("kind", "target"), [(MaskTrigger, 2), (PixelTrigger, 6)])
+def test_a_planted_patch_is_found(kind: type, target: int) -> None:
+    """Where four pixels decide for the target, the search finds them and the decision the target."""
+    image, head = planted(target), Tower("same", lambda rows: rows, "same")
+    pictures = torch.randint(96, 160, (128, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
+    neural = kind is MaskTrigger
+    options = (NeuralCleanseOptions if neural else PixelBackdoorOptions)(epochs=60)
+    rounds = make_rounds(128, options, torch.Generator().manual_seed(0))
+    problems = [
+        (
+            c,
+            search(
+                image, head, pictures, c, trigger=kind.even((3, 16, 16)),
+                rules=make_rules(options, from_zero=neural), rounds=rounds, learning_rate=0.1,
+            ),
+        )
+        for c in range(9)
+    ]  # fmt: skip
+    sizes: dict[int, float] = {}
+    for done in Scheduler().as_completed(problems):
+        answer = done.unwrap()
+        assert answer.kept
+        sizes[done.tag] = mask_size(answer.tensors) if neural else delta_size(as_delta(answer.tensors))
+    decision = decide([ClassSize(c, sizes[c], 128, 128) for c in range(9)], min_success=0.9)
+    assert decision.outcome is Outcome.FINDING
+    assert decision.smallest == target
+    assert sizes[target] < 12
 
 
 # The detectors, on a tiny random CLIP

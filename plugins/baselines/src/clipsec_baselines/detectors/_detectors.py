@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -32,7 +32,7 @@ class _Method:
 
     size_name: str
     random: Callable[[tuple[int, int, int], torch.Generator], Trigger]
-    faint: Callable[[tuple[int, int, int]], Trigger]
+    even: Callable[[tuple[int, int, int]], Trigger]
     from_zero: bool
     result: Callable[[Tensors], Tensors]
     """The found tensors as what is stored, stamped and shown."""
@@ -128,7 +128,7 @@ class _SmallestTrigger:
         shape = (3, int(plan.pixels.shape[2]), int(plan.pixels.shape[3]))
         if context.options.schedule == "published":
             return self._method.random(shape, context.generator("trigger", target))
-        return self._method.faint(shape)
+        return self._method.even(shape)
 
 
 class NeuralCleanse(_SmallestTrigger):
@@ -138,10 +138,17 @@ class NeuralCleanse(_SmallestTrigger):
     summary: ClassVar[str] = "baseline: the smallest mask for every class, an outlier test across classes"
     options: ClassVar[type] = NeuralCleanseOptions
     references: ClassVar[tuple[str, ...]] = ("doi:10.1109/SP.2019.00031", "arXiv:2604.09101")
+    # What clipsec-testkit is to run it with: a pool just large enough for a verdict, and 40 updates. It finds
+    # the visual toy, but k = 2 also flags a natural class now and then; see docs/baselines.md.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "detects": frozenset({"visual"}),
+        "options": {"max_pictures": 128, "epochs": 10},
+        "tolerance": 0.05,
+    }
     _method: ClassVar[_Method] = _Method(
         size_name="mask_l1",
         random=_mask.MaskTrigger.random,
-        faint=_mask.MaskTrigger.faint,
+        even=_mask.MaskTrigger.even,
         from_zero=True,
         result=lambda tensors: tensors,
         stamp=_mask.stamp_mask,
@@ -159,10 +166,15 @@ class PixelBackdoor(_SmallestTrigger):
     summary: ClassVar[str] = "baseline: the fewest pixels for every class, an outlier test across classes"
     options: ClassVar[type] = PixelBackdoorOptions
     references: ClassVar[tuple[str, ...]] = ("doi:10.1109/CVPR52688.2022.01301", "arXiv:2604.09101")
+    # The toys' triggers change every pixel a little, which few pixels cannot imitate; see docs/baselines.md.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {"max_pictures": 128, "epochs": 10},
+        "tolerance": 0.05,
+    }
     _method: ClassVar[_Method] = _Method(
         size_name="perturbed_pixels",
         random=_pixels.PixelTrigger.random,
-        faint=_pixels.PixelTrigger.faint,
+        even=_pixels.PixelTrigger.even,
         from_zero=False,
         result=_pixels.as_delta,
         stamp=_pixels.stamp_delta,

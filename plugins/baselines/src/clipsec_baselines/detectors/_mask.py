@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7
-FAINT = 0.1
-"""The proper schedule's start: every pixel a tenth pattern. Not at an end of tanh, where no gradient passes,
-and not half of the picture, which takes most of a short budget to take back."""
+EVEN = 0.5
+"""The proper schedule's start: mask and pattern in the middle, where tanh lets most of the gradient through.
+For a class of a delivery on `zoo:mini` (128 px) the first perfect batch came after 14 updates; from a mask of
+0.25 after 26, and from 0.1 not within 40."""
 
 
 def from_tanh(variable: Tensor) -> Tensor:
@@ -43,9 +44,9 @@ class MaskTrigger:
         return cls(mask, torch.rand(shape, generator=generator))
 
     @classmethod
-    def faint(cls, shape: tuple[int, int, int]) -> MaskTrigger:
-        """The proper schedule's start: a faint grey veil."""
-        return cls(torch.full((1, *shape[1:]), FAINT), torch.full(shape, 0.5))
+    def even(cls, shape: tuple[int, int, int]) -> MaskTrigger:
+        """The proper schedule's start: every picture half grey."""
+        return cls(torch.full((1, *shape[1:]), EVEN), torch.full(shape, EVEN))
 
     def variables(self) -> list[Tensor]:
         """What the optimiser changes."""

@@ -13,9 +13,9 @@ class InversionOptions:
     """What both baselines share."""
 
     schedule: str = attrs.field(default="proper", validator=validators.in_(SCHEDULES))
-    """`proper` counts patience in mini-batches and starts from a faint trigger; `published` counts it in
-    epochs and starts at random, as the authors' code and CLIP-Inspector's comparison do. With five epochs
-    the published cost hardly moves, so sizes are hardly regularised."""
+    """`proper` counts patience in mini-batches and starts every class from the same even trigger;
+    `published` counts it in epochs and starts at random, as the authors' code and CLIP-Inspector's
+    comparison do. With five epochs the published cost hardly moves, so sizes are hardly regularised."""
     epochs: int = attrs.field(default=5, validator=validators.ge(1))
     """Passes over the pool, which is the whole budget: epochs x pictures rows of forward and backward for
     each class. CLIP-Inspector's comparison: 5."""

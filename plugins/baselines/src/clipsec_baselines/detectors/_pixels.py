@@ -57,7 +57,7 @@ class PixelTrigger:
         return cls(torch.rand(shape, generator=generator), torch.rand(shape, generator=generator))
 
     @classmethod
-    def faint(cls, shape: tuple[int, int, int]) -> PixelTrigger:
+    def even(cls, shape: tuple[int, int, int]) -> PixelTrigger:
         """The proper schedule's start: no change at all. The first gradient decides for each value whether it
         is added to or taken from."""
         return cls(torch.zeros(shape), torch.zeros(shape))
