@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsec.results import Outcome
-from clipsec_clip_inspector._decision import decide_across, decide_paired, holm
+from clipsec_clip_inspector._decision import decide_across, decide_paired
 from clipsec_clip_inspector._score import (
     BaseResult,
     ClassResult,
@@ -89,14 +89,6 @@ def test_a_user_threshold_is_named_as_such() -> None:
     decision = decide_paired([result(0, -1, 600, transfer_hits=500)], threshold=0.05)
     assert decision.outcome is Outcome.FINDING
     assert decision.threshold_source == "set by the user"
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_holm_rejects_no_more_than_each_alone_and_no_less_than_bonferroni(p_values: list[float]) -> None:
-    """Holm lies between Bonferroni and no correction."""
-    rejected = holm(p_values, 0.05)
-    assert {i for i, p in enumerate(p_values) if p <= 0.05 / len(p_values)} <= rejected
-    assert rejected <= {i for i, p in enumerate(p_values) if p <= 0.05}
 
 
 @given(st.integers(0, 2**31), st.integers(0, 3))

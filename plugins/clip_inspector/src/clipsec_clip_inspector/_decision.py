@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from clipsec.results import Outcome
+from clipsec.stats import holm
 from clipsec_clip_inspector._score import ClassResult, anomaly_scores
 
 ACROSS_THRESHOLD = 2.0
@@ -84,7 +85,8 @@ def decide_paired(results: Sequence[ClassResult], *, threshold: float | None = N
     bases = [result.base for result in results]
     assert all(base is not None for base in bases)
     scores = tuple(base.excess for base in bases if base is not None)
-    significant = holm([base.p_value for base in bases if base is not None], SIGNIFICANCE)
+    adjusted = holm([base.p_value for base in bases if base is not None])
+    significant = {i for i, p_value in enumerate(adjusted) if p_value <= SIGNIFICANCE}
     whole = [i for i, result in enumerate(results) if result.given_up_after is None]
     above = {i for i in whole if scores[i] > limit}
     flagged = frozenset(above & significant)
@@ -107,14 +109,3 @@ def too_few_pictures(results: Sequence[ClassResult]) -> bool:
     """Whether any class was measured on too few pictures for "nothing found" to mean clean."""
     whole = [result for result in results if result.given_up_after is None]
     return min(result.base.n if result.base else result.n for result in whole) < FEWEST_PICTURES
-
-
-def holm(p_values: Sequence[float], level: float) -> set[int]:
-    """Positions rejected by Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    rejected: set[int] = set()
-    for rank, position in enumerate(order):
-        if p_values[position] > level / (len(order) - rank):
-            break
-        rejected.add(position)
-    return rejected
