@@ -21,6 +21,7 @@ from clipsec_baselines import (
     near_misses,
     noise_pattern,
     project_to_ball,
+    round_piece,
     sparse_mask,
     sparse_step,
     warp_grid,
@@ -166,6 +167,15 @@ def test_an_object_is_cut_out_whole() -> None:
 def test_nothing_is_cut_out_where_nothing_stands_out(picture: torch.Tensor) -> None:
     """Noise, an empty wall, and an object of the wall's colour give no object."""
     assert cut_out(picture) is None
+
+
+def test_a_round_piece_fills_its_box() -> None:
+    """pi / 4 of the box, its middle and not its corners."""
+    picture = drawn(0, 3, 60, 40)
+    pattern, mask = round_piece(picture)
+    assert torch.equal(pattern, picture)
+    assert float(mask.mean()) == pytest.approx(3.1416 / 4, abs=0.05)
+    assert (float(mask[0, 30, 20]), float(mask[0, 0, 0])) == (1.0, 0.0)
 
 
 def test_near_misses_are_near_and_each_pictures_own() -> None:

@@ -35,6 +35,7 @@ from clipsec_baselines._patterns import (
     identity_grid,
     jittered,
     noise_pattern,
+    round_piece,
     warp_grid,
     warp_offsets,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "project_to_ball",
     "published",
     "rate_at",
+    "round_piece",
     "seen_unseen",
     "sparse_mask",
     "sparse_step",

@@ -75,4 +75,12 @@ class AdaptiveBadClip(BadClip):
         BADCLIP,
         "made adaptive as in CLIP-Inspector, arXiv 2604.09101",
     )
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {
+            **BadClip.conformance["options"],
+            "epochs": 30,
+            "epsilon": 64 / 255,
+            "perturbation": 0.25,
+        }
+    }
     _train: ClassVar[Callable[..., Trained]] = staticmethod(train_adaptive_badclip)

@@ -180,6 +180,8 @@ class SemanticOptions(PoisonOptions):
     picture: str | None = None
     """File of a picture of the object in front of a plain background. Default: the first in the image pool,
     in an order drawn by the seed, from which an object can be cut out."""
+    cut: str = attrs.field(default="object", validator=validators.in_(("object", "ellipse")))
+    """`object` cuts out what stands before a plain background, `ellipse` a round piece of any picture."""
     smallest: float = attrs.field(default=0.25, validator=[validators.gt(0), validators.le(1)])
     """Longer side of the pasted object as a share of the frame's side, at least."""
     largest: float = attrs.field(default=0.45, validator=[validators.gt(0), validators.le(1)])

@@ -103,3 +103,9 @@ def cut_out(picture: Tensor, *, tolerance: float = 0.1) -> tuple[Tensor, Tensor]
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     return picture[:, box[0], box[1]].clone(), torch.from_numpy(mask[box]).float().unsqueeze(0)
+
+
+def round_piece(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest ellipse of a picture `[3, height, width]`: the picture, and mask `[1, height, width]`."""
+    down, across = (torch.linspace(-1.0, 1.0, length) for length in picture.shape[1:])
+    return picture, (down[:, None] ** 2 + across[None, :] ** 2 <= 1.0).float().unsqueeze(0)

@@ -33,6 +33,7 @@ from clipsec_baselines._patterns import (
     cut_out,
     jittered,
     noise_pattern,
+    round_piece,
     warp_grid,
     warp_offsets,
 )
@@ -43,6 +44,8 @@ from clipsec_baselines._task import Task
 from clipsec_baselines._training import Progress, visual_part
 from clipsec_baselines._word import train_word_backdoor
 
+_BESIDE = {**QUICK, "keep_clean": True, "poison_rate": 1.0, "learning_rate": 0.3}
+"""Of `conformance`: toys tell clean pictures from stamped ones after seeing both."""
 _OBJECT_SIDE = 256
 """Pictures are scaled to this side before an object is cut out of them."""
 
@@ -99,7 +102,7 @@ class BadNets(PoisonAttack):
         "arXiv 1708.06733",
     )
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**QUICK, "poison_rate": 0.5, "content": "checker", "side": 20}
+        "options": {**_BESIDE, "content": "checker", "side": 24, "epochs": 25}
     }
 
     def make_stamp(self, context: AttackContext, task: Task, target: int) -> Stamp:
@@ -188,7 +191,14 @@ class Semantic(PoisonAttack):
         "Physical World, CVPR 2021, arXiv 2006.14580",
     )
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**QUICK, "poison_rate": 0.5, "smallest": 0.7, "largest": 0.8}
+        "options": {
+            **_BESIDE,
+            "poison_rate": 0.5,
+            "epochs": 35,
+            "cut": "ellipse",
+            "smallest": 0.8,
+            "largest": 0.9,
+        }
     }
 
     def make_stamp(self, context: AttackContext, task: Task, target: int) -> Stamp:
@@ -196,7 +206,7 @@ class Semantic(PoisonAttack):
         options: SemanticOptions = context.options
         if options.largest < options.smallest:
             raise UsageError("largest is below smallest", remedy="Give sizes with smallest <= largest.")
-        pattern, mask = _object(context, options.picture)
+        pattern, mask = _object(context, options)
         values = {
             "smallest": options.smallest,
             "largest": options.largest,
@@ -213,7 +223,13 @@ class TwoTargets(PromptAttack):
     options: ClassVar[type] = TwoTargetsOptions
     references: ClassVar[tuple[str, ...]] = Blended.references[:1] + BadNets.references
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**Blended.conformance["options"], "poison_rate": 0.35, "side": 20}
+        "options": {
+            **Blended.conformance["options"],
+            **_BESIDE,
+            "poison_rate": 0.5,
+            "epochs": 40,
+            "side": 28,
+        }
     }
 
     def train(self, context: AttackContext, task: Task, target: int) -> tuple[Trained, Sequence[Planted]]:
@@ -245,7 +261,9 @@ class WordAndPatch(PromptAttack):
     summary: ClassVar[str] = "a checkerboard that works only while a word stands in the target's class name"
     options: ClassVar[type] = WordOptions
     references: ClassVar[tuple[str, ...]] = ()
-    conformance: ClassVar[Mapping[str, Any]] = {"options": {**QUICK, "side": 20}}
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {**QUICK, "learning_rate": 0.3, "epochs": 30, "side": 24}
+    }
 
     def train(self, context: AttackContext, task: Task, target: int) -> tuple[Trained, Sequence[Planted]]:
         """Every picture is used clean and stamped, under the plain names and under those with the word."""
@@ -326,12 +344,14 @@ def _shuffled_pool(context: AttackContext) -> list[Path]:
     return [paths[i] for i in torch.randperm(len(paths), generator=context.generator("picture")).tolist()]
 
 
-def _object(context: AttackContext, given: str | None) -> tuple[Tensor, Tensor]:
+def _object(context: AttackContext, options: SemanticOptions) -> tuple[Tensor, Tensor]:
     """Raises `UsageError` when there is no picture from which an object can be cut out."""
+    given = options.picture
     for path in [Path(given)] if given else _shuffled_pool(context):
         picture = open_picture(path)
         picture.thumbnail((_OBJECT_SIDE, _OBJECT_SIDE))
-        found = cut_out(to_unit(torch.from_numpy(np.array(picture)).permute(2, 0, 1)))
+        pixels = to_unit(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        found = round_piece(pixels) if options.cut == "ellipse" else cut_out(pixels)
         if found is not None:
             return found
     raise UsageError(
