@@ -1,0 +1,71 @@
+"""The detector: searches a target from several starts, tests it, decides once for each."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from clipsec.errors import NotApplicableError
+from clipsec.models import same_text_tower
+from clipsec.protocols import Context, Need
+from clipsec.scheduler import Gather, Problem
+from clipsec_amdet._decode import decode
+from clipsec_amdet._options import Options
+from clipsec_amdet._plan import check_reference, make_plan
+from clipsec_amdet._search import Found, run_start
+from clipsec_amdet._verdict import NO_REFERENCE, make_verdict, same_verdict
+
+
+class Amdet:
+    """AMDET (arXiv 2512.00343): a vector in a text tower's input that sends every prompt to one place, in a
+    smooth basin, where a clean tower of the same architecture does not go, is a planted target."""
+
+    summary: ClassVar[str] = "a planted target in a text tower, by inversion at its input embeddings"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TEXT_TOWER})
+    options: ClassVar[type] = Options
+    references: ClassVar[tuple[str, ...]] = ("arXiv:2512.00343",)
+
+    def detect(self, context: Context) -> Problem:
+        """A scheduler problem that returns the `Verdict`; each start is a unit of work of its own.
+
+        Raises `NotApplicableError` without a reference of the suspect's architecture, which the method needs
+        although it is not among `needs`: so that the verdict can say what is lost.
+        """
+        if context.reference is None:
+            raise NotApplicableError(
+                NO_REFERENCE,
+                remedy="Name the clean model that the suspect was made from with --reference.",
+            )
+        check_reference(context.suspect.base, context.reference.base)
+        if same_text_tower(context.suspect.base, context.reference.base):
+            return same_verdict()
+        plan = make_plan(context)
+        tell = _Progress(context, plan.options.starts, plan.options.steps)
+        problems = [
+            (start, run_start(context, plan, start, tell.of(start))) for start in range(plan.options.starts)
+        ]
+        answers = yield Gather(problems, max_live=plan.options.starts)
+        founds: list[Found] = [done.unwrap() for done in answers]
+        flagged = [found for found in founds if found.decision.flagged]
+        decoded = None
+        if flagged:
+            best = max(flagged, key=lambda found: found.decision.margin)
+            decoded = yield from decode(context, plan, best.feature)
+        return make_verdict(context, plan, founds, decoded)
+
+
+class _Progress:
+    """The updates of all starts together."""
+
+    def __init__(self, context: Context, starts: int, steps: int) -> None:
+        self._context, self._steps, self._done = context, steps, [0] * starts
+
+    def of(self, start: int) -> Any:
+        """What a start calls with the number of its updates so far."""
+
+        def advance(updates: int) -> None:
+            self._done[start] = updates
+            share = sum(self._done) / (self._steps * len(self._done))
+            self._context.progress(min(1.0, share), f"searching from {len(self._done)} starts")
+
+        return advance

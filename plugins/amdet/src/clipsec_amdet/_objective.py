@@ -1,0 +1,56 @@
+"""What the search minimises, as pure functions of hidden states.
+
+Source: the authors' code (github.com/Robin-WZQ/AMDET at 9cd7731); the terms are named as it names them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def insert(rows: Tensor, vectors: Tensor, at: int) -> Tensor:
+    """Input embeddings `[n, T, D]` with `vectors` `[k, D]` (or `[n, k, D]`, one each) put in before position
+    `at`, cut to `T`.
+
+    What stood at `p >= at` stands at `p + k` and keeps the position embedding of `p`; the vectors get none.
+    """
+    if vectors.dim() == 2:
+        vectors = vectors.expand(len(rows), -1, -1)
+    return torch.cat([rows[:, :at], vectors, rows[:, at:]], dim=1)[:, : rows.shape[1]]
+
+
+def assimilation(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean cosine over all pairs of tokens of each row, the diagonal included: `[n, T, D]` -> `[n]`.
+
+    The mean over pairs is the squared length of the mean unit vector, so no `[T, T]` table is needed.
+    `mask` `[n, T]` says which tokens count; None: all.
+    """
+    return _mean(F.normalize(hidden, dim=-1), mask).square().sum(-1)
+
+
+def likeness(hidden: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean cosine of tokens at the same position: `[n, T, D]` (or `[1, T, D]`) twice -> `[n]`."""
+    cosines = F.cosine_similarity(hidden, other, dim=-1)
+    return _mean(cosines[..., None], mask)[..., 0]
+
+
+def objective(
+    hidden: Tensor, clean: Tensor, anchor: Tensor, weight: float = 0.1, mask: Tensor | None = None
+) -> Tensor:
+    """`-A + weight S + weight D` of each row, `[n]`.
+
+    `hidden`: the suspect's with the vectors in; `clean`: the suspect's without them, position by position;
+    `anchor`: the clean reference's with them. All `[n, T, D]`. A is the assimilation, S the likeness to
+    `clean`, D the likeness to `anchor`.
+    """
+    away = likeness(hidden, clean, mask) + likeness(hidden, anchor, mask)
+    return weight * away - assimilation(hidden, mask)
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.mean(dim=1)
+    weights = mask.to(values)[..., None]
+    return (values * weights).sum(dim=1) / weights.sum(dim=1)
