@@ -99,8 +99,12 @@ class Bench:
         return audited if audited is not None and audited.verdict.outcome is Outcome.FINDING else None
 
     def repair_key(self, model: Model, repair: Variant) -> str:
-        """Key of the repair of a model that was audited."""
-        return self.plan.repair_key(model, repair, self.audit_key(model, self._detector_of(repair)))
+        """Key of the repair of a model that was found out."""
+        found = self.finding(model, repair)
+        assert found is not None
+        # The verdict's own key, which has the detector's code in it: another verdict is another repair.
+        key = found.verdict.provenance.key if found.verdict.provenance is not None else ""
+        return self.plan.repair_key(model, repair, key)
 
     def repair_entry(self, model: Model, repair: Variant) -> Entry | None:
         """What became of one repair; None if there was none."""

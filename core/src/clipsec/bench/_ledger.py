@@ -51,7 +51,8 @@ class Ledger:
             unit = self._units.load(key)
             if unit is None:
                 return None
-            entry = Entry(**unit.data)
+            names = {field.name for field in attrs.fields(Entry)}
+            entry = Entry(**{name: value for name, value in unit.data.items() if name in names})
             if entry.done:
                 self._read[key] = entry
         return entry if self._any_code or entry.code == code else None

@@ -143,8 +143,14 @@ class Plan:
 
     def _pool(self, folder: Path) -> ImagePool:
         if folder not in self._pools:
-            self._pools[folder] = ImagePool.from_folder(folder)
+            pool = self._pools[folder] = ImagePool.from_folder(folder)
+            # A pool drops pictures that it cannot read, and then has another digest; keys must not change.
+            self._digests[f"pool {folder}"] = pool.digest
         return self._pools[folder]
+
+    def _pool_digest(self, folder: Path) -> str:
+        self._pool(folder)
+        return self._digests[f"pool {folder}"]
 
     def _pool_folder(self, dataset: str) -> Path:
         if self.pool is not None:
@@ -171,18 +177,19 @@ class Plan:
 
     def model_key(self, model: Model) -> str:
         """Key of everything that decides a model but the code of its plugin, which is recorded beside it."""
-        if model.name not in self._digests:
-            pool = self.attack_pool(model.attack)
-            self._digests[model.name] = content_key(
+        key = f"model {model.name}"
+        if key not in self._digests:
+            pool = self.suite.attacks[model.attack].pool
+            self._digests[key] = content_key(
                 unit="model",
                 base=self._base_digest(model.base),
                 attack=model.installed.identity,
                 options=attrs.asdict(model.options),
                 data=self.datasets[model.dataset].digest,
-                pool="" if pool is None else pool.digest,
+                pool="" if pool is None else self._pool_digest(self.data / pool),
                 seed=model.seed,
             )
-        return self._digests[model.name]
+        return self._digests[key]
 
     def _base_digest(self, label: str) -> str:
         key = f"base {label}"
@@ -197,18 +204,18 @@ class Plan:
             detector=variant.installed.identity,
             options=variant.values,
             suspect=suspect_digest,
-            pool=self.pool_of(model.dataset).digest,
+            pool=self._pool_digest(self._pool_folder(model.dataset)),
             seed=self.suite.audit.seed,
             dtype=self.suite.audit.search_dtype,
         )
 
-    def repair_key(self, model: Model, repair: Variant, audit_key: str) -> str:
-        """The same for one repair of one model; `audit_key` is that of the verdict it starts from."""
+    def repair_key(self, model: Model, repair: Variant, finding: str) -> str:
+        """The same for one repair of one model; `finding` is the key of the verdict it starts from."""
         return content_key(
             unit="repair",
             repair=repair.installed.identity,
             options=repair.values,
-            verdict=audit_key,
+            finding=finding,
             data=self.datasets[model.dataset].digest,
             seed=self.suite.audit.seed,
         )
