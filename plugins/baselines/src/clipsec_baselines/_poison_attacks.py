@@ -130,7 +130,9 @@ class WaNet(PoisonAttack):
         CLIP_INSPECTOR,
     )
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {**QUICK, "poison_rate": 0.5, "strength": 8.0, "cross_ratio": 0.5}
+        "options": {**_BESIDE, "strength": 24.0, "cross_ratio": 0.25, "epochs": 50},
+        # The toy reads its pictures in tiles of 8 pixels and hardly sees a warp.
+        "success": 0.35,
     }
 
     def make_stamp(self, context: AttackContext, task: Task, target: int) -> Stamp:
