@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 import pytest
+from filelock import FileLock
 
 from clipsec.bench import Bench, BenchResult, SuiteError, Tally, make_plan, parse_suite, work, write_report
 from clipsec_registry import Registry
@@ -245,6 +246,18 @@ def test_a_detector_that_crashes_is_no_clean_verdict(
     monkeypatch.setenv("BENCH_TOYS_MENDED", "1")
     assert work(kitchen.bench(**changes)).done == 2
     assert sorted(kitchen.calls()) == ["crash one-plant-1", "crash two-plant-4"]
+
+
+def test_what_another_process_holds_is_left_to_it(kitchen: Kitchen) -> None:
+    """Two processes on one output do not do the same model, and neither waits for the other."""
+    bench = kitchen.bench()
+    held = next(model for model in bench.plan.models if model.name == "one-plant-1")
+    (bench.out / "locks").mkdir(parents=True)
+    with FileLock(bench.out / "locks" / f"{bench.plan.model_key(held)[:32]}.lock"):
+        tally = work(bench, halves=["calibration"])
+    assert (tally.done, tally.left) == (3 + 2 * 2, 1 + 2)
+    assert not any("plant 1 3" in call for call in kitchen.calls())
+    assert work(kitchen.bench(), halves=["calibration"]).done == 1 + 2
 
 
 def run(kitchen: Kitchen, *arguments: str, out: str) -> subprocess.Popen[str]:

@@ -20,6 +20,7 @@ from clipsec.bench._repaired import repair_rows
 from clipsec.reports import _text
 
 _OWN_STYLE = """
+main, .masthead, footer { max-width: 1280px; }
 .drawing { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 8px; }
 article .drawing, section .drawing { margin: 18px 0; }
 tr.published td, tr.published th { color: var(--soft); }
