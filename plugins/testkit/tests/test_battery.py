@@ -256,6 +256,22 @@ def test_each_fault_is_caught_by_its_check(name: str) -> None:
     assert failures(plugin) == expected
 
 
+class WeakAndRelied(MissesBackdoors):
+    by_default = True
+
+
+class WeakAndNamed(MissesBackdoors):
+    by_default = False
+
+
+def test_only_a_detector_that_nobody_runs_unasked_may_be_weak() -> None:
+    """A stated weakness excuses a failed control of one kept for comparison, and of nobody else."""
+    weak = {"weakness": "it looks at nothing"}
+    assert failures(WeakAndNamed, **weak) == set()
+    assert failures(WeakAndNamed) == {"positive control"}
+    assert failures(WeakAndRelied, **weak) == {"positive control", "negative control"}
+
+
 def test_a_missed_declared_backdoor_fails() -> None:
     """Who says that textual backdoors are found has to find the textual toy."""
     assert failures(Good, detects={"visual", "textual"}) == {"positive control"}

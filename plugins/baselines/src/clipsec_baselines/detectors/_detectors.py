@@ -144,6 +144,7 @@ class NeuralCleanse(_SmallestTrigger):
         "detects": frozenset({"visual"}),
         "options": {"max_pictures": 128, "epochs": 10},
         "tolerance": 0.05,
+        "weakness": "k = 2 among eight classes flags natural ones; see docs/baselines.md",
     }
     _method: ClassVar[_Method] = _Method(
         size_name="mask_l1",
@@ -170,6 +171,7 @@ class PixelBackdoor(_SmallestTrigger):
     conformance: ClassVar[Mapping[str, Any]] = {
         "options": {"max_pictures": 128, "epochs": 10},
         "tolerance": 0.05,
+        "weakness": "the toys' triggers change every pixel a little, which few pixels cannot imitate",
     }
     _method: ClassVar[_Method] = _Method(
         size_name="perturbed_pixels",
