@@ -203,7 +203,9 @@ def test_other_code_of_a_plugin_is_another_plugin(kitchen: Kitchen) -> None:
     assert work(kitchen.bench(), limit=3).done == 3
     assert len(kitchen.calls()) == 3
     mixed = kitchen.bench(any_code=True)
-    assert write_report(mixed).mixed_code == ("bench-toys/toy-clean", "bench-toys/toy-plant")
+    assert write_report(mixed).other_code == tuple(
+        f"bench-toys/toy-{name}" for name in ("clean", "plant", "sniff")
+    )
 
 
 def test_a_failing_build_is_told_kept_and_tried_again(

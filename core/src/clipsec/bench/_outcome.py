@@ -104,8 +104,8 @@ class BenchResult:
     """By label: plugin, version, code, options, published numbers and their source."""
     bases: dict[str, dict[str, str]]
     environment: dict[str, str]
-    mixed_code: tuple[str, ...]
-    """Plugins whose units were made by different states of their code."""
+    other_code: tuple[str, ...]
+    """Plugins of which some units were made by another state of their code than the installed one."""
 
     @property
     def halves(self) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def collect(bench: Bench) -> BenchResult:
             for label, spec in suite.bases.items()
         },
         environment=environment(),
-        mixed_code=tuple(_mixed(bench, models, verdicts)),
+        other_code=tuple(_of_other_code(bench, models, verdicts)),
     )
 
 
@@ -265,10 +265,10 @@ def _case(model: Model, counted: ModelLine | None, line: VerdictLine) -> Case | 
         outcome=Outcome(line.outcome) if line.outcome else Outcome.ERROR,
         score=line.score,
         flagged=line.flagged,
-        seconds=line.seconds or 0.0,
+        seconds=line.seconds,
         tower_seconds=line.tower_seconds,
-        forward_rows=line.forward_rows or 0,
-        backward_rows=line.backward_rows or 0,
+        forward_rows=line.forward_rows,
+        backward_rows=line.backward_rows,
     )
 
 
@@ -285,13 +285,10 @@ def _describe(bench: Bench, variant: Variant) -> dict[str, Any]:
     }
 
 
-def _mixed(bench: Bench, models: Sequence[ModelLine], verdicts: Sequence[VerdictLine]) -> Iterator[str]:
-    states: dict[str, set[str]] = {}
-    for model, line in zip(bench.plan.models, models):
-        if line.code and line.state == "built":
-            states.setdefault(model.installed.name, set()).add(line.code)
-    names = {variant.label: variant.installed.name for variant in bench.plan.detectors}
-    for verdict in verdicts:
-        if verdict.code:
-            states.setdefault(names[verdict.detector], set()).add(verdict.code)
-    yield from sorted(name for name, codes in states.items() if len(codes) > 1)
+def _of_other_code(
+    bench: Bench, models: Sequence[ModelLine], verdicts: Sequence[VerdictLine]
+) -> Iterator[str]:
+    made = [(model.installed, line.code) for model, line in zip(bench.plan.models, models)]
+    installed = {variant.label: variant.installed for variant in bench.plan.detectors}
+    made += [(installed[line.detector], line.code) for line in verdicts]
+    yield from sorted({plugin.name for plugin, code in made if code and code != plugin.code})

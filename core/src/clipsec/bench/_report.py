@@ -56,7 +56,7 @@ def _measurement(result: BenchResult, row: Row, date: str) -> Measurement:
     return Measurement(
         label=row.detector,
         version=str(detector["version"]),
-        code=str(detector["code"]),
+        code="" if detector["plugin"] in result.other_code else str(detector["code"]),
         options=dict(detector["options"]),
         suite=result.suite,
         suite_digest=result.suite_digest,

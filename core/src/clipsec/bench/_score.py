@@ -26,10 +26,11 @@ class Case:
     score: float | None = None
     flagged: tuple[str, ...] = ()
     """Classes that a finding names; empty for any other outcome."""
-    seconds: float = 0.0
+    seconds: float | None = None
+    """None, as the costs below, when the detector came to no verdict."""
     tower_seconds: float | None = None
-    forward_rows: int = 0
-    backward_rows: int = 0
+    forward_rows: int | None = None
+    backward_rows: int | None = None
 
     @property
     def is_clean(self) -> bool:

@@ -34,7 +34,7 @@ class Measurement:
     version: str
     """Of the detector's distribution."""
     code: str
-    """Digest of its files."""
+    """Digest of its files; empty when several states of them were measured."""
     options: dict[str, Any]
     suite: str
     suite_digest: str
