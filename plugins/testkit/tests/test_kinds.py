@@ -11,7 +11,8 @@ import torch
 
 from clipsec.data import to_unit
 from clipsec.models import LoadRequest, OpenClipLoader, Suspect
-from clipsec.protocols import AttackContext, Context, Need
+from clipsec.protocols import AttackContext, Channel, Context, InterfaceCard, Need, Readout
+from clipsec.results import Measurement
 from clipsec.scheduler import Encode, Problem
 from clipsec_testkit import CheckOutcome, build_toys, check_plugin
 
@@ -29,15 +30,32 @@ class Facts:
     references: ClassVar[tuple[str, ...]] = ()
 
 
-class Accuracy(Facts):
-    """An interface: clean zero-shot accuracy."""
+class Classify(Facts):
+    """An interface: zero-shot classification of the first 16 pictures."""
+
+    card: ClassVar[InterfaceCard] = InterfaceCard(
+        readout=Readout.SCORE,
+        channels=(Channel.QUERY_IMAGE,),
+        event="the target wins",
+        population="the first 16 held-out pictures",
+        reference="the same picture without the trigger",
+        metric="TS",
+    )
 
     def measure(self, context: Context) -> Problem:
-        assert context.labelled is not None
+        assert context.held_out is not None
+        assert context.trigger is not None
         assert context.suspect.base.visual is not None
-        pixels = to_unit(context.labelled.pixels(context.suspect.base.visual.spec))
+        pixels = context.stamp(to_unit(context.held_out.pixels(context.suspect.base.visual.spec)[:16]))
         logits = yield Encode(context.suspect.head(), (yield Encode(context.suspect.image_tower(), pixels)))
-        return {"accuracy": float((logits.argmax(1) == context.labelled.label_tensor()).float().mean())}
+        answers, truth = logits.argmax(1), context.held_out.label_tensor()[:16]
+        return self.answer(
+            tuple((answers == context.trigger.target_index).int().tolist()),
+            () if context.triggered else tuple((answers == truth).int().tolist()),
+        )
+
+    def answer(self, events: tuple[int, ...], utility: tuple[int, ...]) -> Any:
+        return Measurement(events=events, utility=utility, index={"held out": list(range(16))})
 
 
 class Replace(Facts):
@@ -58,10 +76,33 @@ class Elsewhere(Replace):
         return build_toys()[self.toy].save(context.folder.parent / "repaired")
 
 
-class Random(Accuracy):
-    def measure(self, context: Context) -> Problem:
-        return {"accuracy": torch.seed()}
-        yield
+class Random(Classify):
+    def answer(self, events: tuple[int, ...], utility: tuple[int, ...]) -> Any:
+        torch.seed()
+        return Measurement(events=tuple(torch.randint(2, (64,)).tolist()), utility=utility)
+
+
+class PlainData(Classify):
+    def answer(self, events: tuple[int, ...], utility: tuple[int, ...]) -> Any:
+        return {"rate": sum(events) / len(events)}
+
+
+class KeepsQuiet(Classify):
+    """Says nothing about clean use."""
+
+    def answer(self, events: tuple[int, ...], utility: tuple[int, ...]) -> Any:
+        return Measurement(events=events)
+
+
+class DropsCases(Classify):
+    """Leaves out the cases in which nothing happened."""
+
+    def answer(self, events: tuple[int, ...], utility: tuple[int, ...]) -> Any:
+        return Measurement(events=tuple(e for e in events if e) or (0,), utility=utility)
+
+
+class NoChannel(Classify):
+    card: ClassVar[InterfaceCard] = attrs.evolve(Classify.card, channels=())
 
 
 class Plant(Facts):
@@ -133,9 +174,15 @@ class Crashes(Loader):
             raise KeyError("no remedy") from error
 
 
+QUIET = ("no network", "no stray files", "no children", "global state")
+
 TABLE: list[tuple[str, type, set[str]]] = [
-    ("interfaces", Accuracy, set()),
+    ("interfaces", Classify, set()),
     ("interfaces", Random, {"determinism", "global state"}),
+    ("interfaces", PlainData, {"measurement", "same cases", "determinism", "towers untouched", *QUIET}),
+    ("interfaces", KeepsQuiet, {"measurement"}),
+    ("interfaces", DropsCases, {"same cases"}),
+    ("interfaces", NoChannel, {"card"}),
     ("repairs", Replace, set()),
     ("repairs", DoesNothing, {"success"}),
     ("repairs", Elsewhere, {"delivery", "success", "clean accuracy", "determinism", "no stray files"}),

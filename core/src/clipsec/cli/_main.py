@@ -31,6 +31,11 @@ _VERBS = {
         "doctor_command",
         "What is installed, devices, thread settings, safe micro-batches.",
     ),
+    "expose": (
+        "clipsec.cli._expose",
+        "expose_command",
+        "Through which uses of a model a trigger hurts.",
+    ),
     "list": (
         "clipsec.cli._list",
         "list_command",

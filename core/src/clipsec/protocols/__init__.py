@@ -1,6 +1,7 @@
 """The contract between the core and its plugins: Attack, Detector, Interface, Repair, and their contexts."""
 
 from clipsec.protocols._context import AttackContext, Context, derived_seed
+from clipsec.protocols._interface import READS, Channel, InterfaceCard, Readout, channel_of, not_eligible
 from clipsec.protocols._kinds import (
     Attack,
     Detector,
@@ -11,23 +12,37 @@ from clipsec.protocols._kinds import (
     Repair,
     ReportFormat,
 )
-from clipsec.protocols._trigger import Trigger, found_triggers, load_trigger
+from clipsec.protocols._trigger import (
+    TextTrigger,
+    Trigger,
+    found_triggers,
+    load_any_trigger,
+    load_trigger,
+)
 from clipsec_registry import API_VERSION
 
 __all__ = [
     "API_VERSION",
+    "READS",
     "Attack",
     "AttackContext",
+    "Channel",
     "Context",
     "Detector",
     "Interface",
+    "InterfaceCard",
     "ModelLoader",
     "Need",
     "Plugin",
+    "Readout",
     "Repair",
     "ReportFormat",
+    "TextTrigger",
     "Trigger",
+    "channel_of",
     "derived_seed",
     "found_triggers",
+    "load_any_trigger",
     "load_trigger",
+    "not_eligible",
 ]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from clipsec.errors import ContractError
 from clipsec.results import Artifact, Verdict
 from clipsec.store import atomic_write
 
 if TYPE_CHECKING:
-    from clipsec.data import ImagePool, LabelledSet
+    from clipsec.data import ImagePool, LabelledSet, TextPool
     from clipsec.models import Suspect
+    from clipsec.protocols._trigger import TextTrigger, Trigger
     from clipsec.scheduler import Scheduler
     from clipsec.store import UnitStore
 
@@ -49,6 +51,15 @@ class Context:
     """The folder of the run of the finding, which its artifacts' paths count from."""
     output: Path | None = None
     """For a repair: the folder to write the repaired delivery to; it does not exist yet."""
+    trigger: Trigger | TextTrigger | None = None
+    """For an interface: what the cases are about, in both conditions."""
+    triggered: bool = False
+    """For an interface: whether the trigger is applied; `stamp` and `mark` do as it says."""
+    held_out: LabelledSet | None = None
+    """For an interface: labelled pictures to measure on, in the order of `suspect.class_names`; none of them
+    is in `labelled`, which is for what a downstream user trains or calibrates with."""
+    captions: TextPool | None = None
+    """For an interface: captions to search among."""
     seed: int = 0
     search_dtype: torch.dtype = torch.bfloat16
     decision_dtype: torch.dtype = torch.float32
@@ -58,6 +69,18 @@ class Context:
     def generator(self, *names: object) -> torch.Generator:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""
         return torch.Generator().manual_seed(derived_seed(self.seed, *names))
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        """Pixels `[n, 3, size, size]` in [0, 1], with the trigger in the triggered condition."""
+        if self.triggered and self.trigger is not None and self.trigger.enters == "pictures":
+            return self.trigger.apply(pixels)  # type: ignore[arg-type,return-value]
+        return pixels
+
+    def mark(self, texts: Sequence[str]) -> list[str]:
+        """Texts, with the trigger in the triggered condition."""
+        if self.triggered and self.trigger is not None and self.trigger.enters == "texts":
+            return self.trigger.apply(texts)  # type: ignore[arg-type,return-value]
+        return list(texts)
 
     def save_artifact(self, name: str, kind: str, content: bytes, description: str = "") -> Artifact:
         """Write a file into the verdict's folder, whole or not at all; `name` may hold one folder.

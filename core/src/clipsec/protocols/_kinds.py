@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from clipsec.models import LoadRequest, Suspect
     from clipsec.protocols._context import AttackContext, Context
-    from clipsec.results import RunResult, Verdict
+    from clipsec.protocols._interface import InterfaceCard
+    from clipsec.results import Measurement, RunResult, Verdict
     from clipsec.scheduler import Problem
 
 
@@ -65,7 +66,24 @@ class Attack(Plugin, Protocol):
 class Interface(Plugin, Protocol):
     """A use of a CLIP model through which a backdoor could hurt."""
 
-    def measure(self, context: Context) -> Any: ...
+    card: ClassVar[InterfaceCard]
+    """What a measurement is about; whether a trigger makes sense here is computed from it."""
+
+    def measure(self, context: Context) -> Measurement | Problem:
+        """One condition of one model: for every case, whether the target event happened.
+
+        Better than a measurement is a generator that yields scheduler requests (`Encode`) and returns it:
+        interfaces that run together then share tower calls, and features are computed once. It is called up
+        to four times for a cell, with `context.suspect` the suspect or the clean reference, and
+        `context.triggered` on or off; and again for hybrids of both. Which cases there are may depend on the
+        seed, the pictures, the captions, the options, the class names and the trigger, never on
+        `context.suspect`'s weights or on `context.triggered`: case i of all four must be the same case.
+        Without the trigger it also says, in `Measurement.utility`, how well the clean use works.
+
+        It loads nothing and runs no tower itself; `clipsec.exposure` has generators that encode pictures and
+        texts. Raise `NotApplicableError` when there are too few pictures or captions for a case.
+        """
+        ...
 
 
 @runtime_checkable

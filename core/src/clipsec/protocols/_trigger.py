@@ -1,8 +1,12 @@
-"""Triggers on pictures and what they aim at: what a detector found, and what an attack says it planted."""
+"""Triggers and what they aim at: what a detector found, and what an attack says it planted."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 import safetensors.torch
@@ -10,15 +14,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from clipsec.errors import DataError
+from clipsec.protocols._interface import Channel
 from clipsec.results import Verdict
 from clipsec.store import read_artifact
-from clipsec.triggers import Stamp, load_card
+from clipsec.triggers import Stamp, WordCard, load_card, load_word_card, mark_text
 from clipsec_registry import printable
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, slots=False)
 class Trigger:
     """A trigger on pictures and the class that it aims at."""
+
+    channels: ClassVar[frozenset[Channel]] = frozenset(
+        {Channel.QUERY_IMAGE, Channel.CORPUS_IMAGE, Channel.MECHANISM}
+    )
+    enters: ClassVar[str] = "pictures"
 
     stamp: Stamp
     target_index: int
@@ -34,6 +44,59 @@ class Trigger:
     def apply(self, pixels: Tensor) -> Tensor:
         """Stamp pixels `[n, 3, size, size]` in [0, 1]; the same shape and range."""
         return self.stamp.apply(pixels)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what it does and aims at."""
+        stamp = self.stamp
+        parts = [safetensors.torch.save({k: v.contiguous() for k, v in sorted(stamp.tensors.items())})]
+        parts.append(repr((stamp.kind, sorted(stamp.values.items()), self.target_name)).encode())
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class TextTrigger:
+    """Words put into a text, and the class that the text is then to mean."""
+
+    channels: ClassVar[frozenset[Channel]] = frozenset({Channel.QUERY_TEXT, Channel.CORPUS_TEXT})
+    enters: ClassVar[str] = "texts"
+
+    word: str
+    """One word or several."""
+    place: str = "end"
+    """`start` or `end` of the text."""
+    target_index: int
+    target_name: str
+    source_name: str = ""
+    """The class whose texts it works on; empty when it works on all."""
+    origin: str = ""
+
+    def apply(self, texts: Sequence[str]) -> list[str]:
+        """The texts with the trigger in them."""
+        return [mark_text(text, self.word, self.place) for text in texts]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what it does and aims at."""
+        parts = (self.word, self.place, self.source_name, self.target_name)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def load_any_trigger(place: Path | str) -> Trigger | TextTrigger:
+    """The trigger of a card, on pictures or in texts; `place` as for `load_trigger`. Raises `DataError`."""
+    card = load_word_card(place)
+    return load_trigger(place) if card is None else _of_words(card)
+
+
+def _of_words(card: WordCard) -> TextTrigger:
+    return TextTrigger(
+        word=card.word,
+        place=card.place,
+        target_index=card.target_index,
+        target_name=card.target_name,
+        source_name=card.source_name,
+        origin=card.attack,
+    )
 
 
 def load_trigger(place: Path | str) -> Trigger:

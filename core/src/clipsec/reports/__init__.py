@@ -4,6 +4,8 @@ compared."""
 from clipsec.reports._console import REPORT_FILE, render_console
 from clipsec.reports._diff import diff_to_json, render_diff
 from clipsec.reports._document import render_json, write_html
+from clipsec.reports._exposure import render_exposure
+from clipsec.reports._exposure_html import render_exposure_html
 from clipsec.reports._formats import (
     ConsoleFormat,
     HtmlFormat,
@@ -37,6 +39,8 @@ __all__ = [
     "join_sarif",
     "render_console",
     "render_diff",
+    "render_exposure",
+    "render_exposure_html",
     "render_html",
     "render_json",
     "render_junit",

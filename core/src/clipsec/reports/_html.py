@@ -70,10 +70,10 @@ def render_html(result: RunResult, folder: str | Path) -> str:
         _check(position, name, verdict, folder)
         for position, (name, verdict) in enumerate(result.verdicts.items(), start=1)
     ]
-    style = _style()
+    style = page_style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             result=result,
@@ -131,12 +131,14 @@ def _files(verdict: Verdict) -> Iterator[Artifact]:
 
 
 @cache
-def _style() -> str:
+def page_style() -> str:
+    """The style sheet of all pages."""
     return resources.files("clipsec.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """The environment of all pages: everything is escaped, what is hidden is shown."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clipsec.reports"),
         autoescape=True,

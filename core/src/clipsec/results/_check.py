@@ -1,12 +1,14 @@
-"""What a detector may return as its verdict."""
+"""What a detector may return as its verdict, and an interface as its measurement."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from clipsec.errors import ContractError
 from clipsec.results._classes import Verdict
+from clipsec.results._exposure import Measurement
 from clipsec.results._json import verdict_to_json
 from clipsec.results._outcome import Outcome
 
@@ -38,3 +40,36 @@ def check_verdict(verdict: Any) -> Verdict:
         if number is not None and math.isnan(number):
             raise ContractError("the detector's score is not a number", remedy=_REMEDY)
     return verdict
+
+
+def check_measurement(value: Any, name: str) -> Measurement:
+    """What an interface returned, if it keeps to the contract. Raises `ContractError`."""
+    if not isinstance(value, Measurement):
+        raise ContractError(
+            f"{name} returned a {type(value).__name__}, not a Measurement",
+            remedy="Report it to the interface's authors.",
+        )
+    complaint = ""
+    if not value.events:
+        complaint = "no case"
+    elif any(each not in (0, 1) for each in (*value.events, *value.utility)):
+        complaint = "an outcome that is neither 0 nor 1"
+    elif value.ranks and (len(value.ranks) != len(value.events) or min(value.ranks) < 1):
+        complaint = "ranks that are not one for each case, from 1"
+    elif value.pools and len(value.pools) != len(value.events):
+        complaint = "pools that are not one for each case"
+    if complaint:
+        raise ContractError(f"{name} returned {complaint}", remedy="Report it to the interface's authors.")
+    return value
+
+
+def check_same_cases(measurements: Sequence[Measurement], name: str) -> None:
+    """Raise `ContractError` when the conditions are not about the same cases."""
+    first = measurements[0]
+    for other in measurements[1:]:
+        alike = first.index == other.index and first.pools == other.pools
+        if not alike or len(first.events) != len(other.events):
+            raise ContractError(
+                f"{name} measured other cases in one condition than in another",
+                remedy="Cases may depend on the seed and the data alone; report it to its authors.",
+            )

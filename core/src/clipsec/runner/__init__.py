@@ -3,17 +3,20 @@
 from clipsec.runner._attack import Attacked, attack, preview, read_pictures_to_attack
 from clipsec.runner._audit import audit, default_shared_folder
 from clipsec.runner._environment import environment
+from clipsec.runner._expose import expose
 from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
 from clipsec.runner._plugin_options import make_options
-from clipsec.runner._repair import measure_rates, repair
+from clipsec.runner._repair import choose_finding, measure_rates, repair
 
 __all__ = [
     "Attacked",
     "attack",
     "audit",
     "available_cores",
+    "choose_finding",
     "default_shared_folder",
     "environment",
+    "expose",
     "make_options",
     "measure_rates",
     "preview",

@@ -33,9 +33,9 @@ def newcombe_paired(both: int, first: int, second: int, neither: int, level: flo
     one, two = wilson(both + first, n, level), wilson(both + second, n, level)
     p1, p2 = (both + first) / n, (both + second) / n
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
-    cross = both * neither - first * second
+    cross = float(both * neither - first * second)
     # The correction applies to positive association only, and does not turn its sign.
-    cross = max(cross - n / 2, 0.0) if cross > 0 else float(cross)
+    cross = max(cross - n / 2, 0.0) if cross > 0 else cross
     phi = cross / math.sqrt(margins) if margins else 0.0
     below, above = (p1 - one.low, two.high - p2), (one.high - p1, p2 - two.low)
     low = (p1 - p2) - _combined(*below, phi)

@@ -103,7 +103,8 @@ class AttackConformance(Conformance):
 
 @_with_tests
 class InterfaceConformance(Conformance):
-    """For interfaces."""
+    """For interfaces. `toy` is the backdoored toy to measure (visual, textual, prompt); by default one whose
+    trigger enters through a channel of its card."""
 
     battery = InterfaceBattery
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import attrs
 
 from clipsec.models import Suspect, load_suspect
-from clipsec.protocols import Interface, Repair
-from clipsec.results import Verdict
+from clipsec.protocols import Channel, Interface, InterfaceCard, Repair, load_any_trigger, not_eligible
+from clipsec.results import Verdict, check_measurement, check_same_cases
 from clipsec.store import content_key
 from clipsec_testkit._check import QUIET, Battery, CheckFailed
 from clipsec_testkit._controls import BACKDOORS, control, new_scheduler, spoiled
@@ -78,30 +78,86 @@ _CLEAN_OF = {"prompt": "clean-prompt", "visual": "clean-tuned", "textual": "clea
 
 _QUIET = ("towers_untouched", *QUIET)
 
+_CHANNELS = {
+    "visual": frozenset({Channel.QUERY_IMAGE, Channel.CORPUS_IMAGE}),
+    "textual": frozenset({Channel.QUERY_TEXT, Channel.CORPUS_TEXT}),
+    "prompt": frozenset({Channel.MECHANISM}),
+}
+"""A toy to the channels through which its trigger enters."""
+
 
 @attrs.define(eq=False)
 class InterfaceBattery(ContextBattery):
     """What every interface must keep to."""
 
     known: ClassVar[frozenset[str]] = frozenset({"options", "toy"})
-    names: ClassVar[tuple[str, ...]] = ("facts", "options", "measurement", "determinism", *_QUIET)
+    names: ClassVar[tuple[str, ...]] = (
+        "facts",
+        "options",
+        "card",
+        "measurement",
+        "same_cases",
+        "determinism",
+        *_QUIET,
+    )
     method: ClassVar[str] = "measure"
     protocol: ClassVar[type] = Interface
 
     def toy(self) -> str:
-        return str(self.settings.get("toy", "visual"))
+        """The one that is said, else one whose trigger enters through the interface's channel."""
+        channels = frozenset(self.fact("card").channels)
+        fitting = (name for name, through in _CHANNELS.items() if channels & through)
+        return str(self.settings.get("toy", next(fitting, "visual")))
+
+    def work(self, scratch: Path, toy: str = "", **fields: Any) -> tuple[Any, Watch]:
+        """Measure the toy, by default without its trigger."""
+        toy = toy or self.toy()
+        planted = build_toys()[toy].trigger
+        if planted is None:
+            raise CheckFailed(f"the toy {toy} has no trigger: name one of {', '.join(BACKDOORS)}")
+        trigger = load_any_trigger(planted.save(self.new_folder()))
+        given = {"trigger": trigger, "held_out": attrs.evolve(build_toys().held_out), **fields}
+        value, watch = ContextBattery.work(self, scratch, toy, **given)
+        return check_measurement(value, "the interface"), watch
+
+    def check_card(self) -> None:
+        """Its card states all six fields, and a toy's trigger can enter through one of its channels."""
+        card = self.fact("card")
+        if not isinstance(card, InterfaceCard):
+            raise CheckFailed(f"card must be a clipsec.protocols.InterfaceCard, not {card!r}")
+        for field in attrs.fields(InterfaceCard):
+            if not getattr(card, field.name):
+                raise CheckFailed(f"the card's {field.name} is empty")
+        toy = build_toys()[self.toy()]
+        if toy.trigger is not None:
+            trigger = load_any_trigger(toy.trigger.save(self.new_folder()))
+            reason = not_eligible(card, trigger, toy.suspect.provides, toy.suspect.class_names)
+            if reason is not None:
+                raise CheckFailed(f"on the toy {toy.name} it is not eligible: {reason}")
 
     def check_measurement(self) -> None:
-        """It measures something on a toy: plain data or an attrs class of it."""
-        value = self._value()
-        if value is None:
-            raise CheckFailed("it returns nothing")
-        _digest(value)
+        """It returns 0/1 events; without the trigger it also says how well clean use works."""
+        if not self._value().utility:
+            raise CheckFailed("without the trigger it says nothing about clean use (Measurement.utility)")
+        self._triggered()
+
+    def check_same_cases(self) -> None:
+        """With and without the trigger, on the suspect and on a clean model, the cases are the same."""
+        clean = control(self.toy()).reference
+        if control(self.toy()).suspect.prompts is not None:
+            clean = build_toys()["clean-prompt"].suspect
+        reference = self.work(self.new_folder(), suspect=clean)[0]
+        check_same_cases([self._value(), self._triggered(), reference], "it")
 
     def check_determinism(self) -> None:
         """The same seed gives the same measurement."""
         if _digest(self._value()) != _digest(self.work(self.new_folder())[0]):
             raise CheckFailed("two runs with one seed give two measurements")
+
+    def _triggered(self) -> Any:
+        if "triggered" not in self._runs:
+            self._runs["triggered"] = self.work(self.new_folder(), triggered=True)[0]
+        return self._runs["triggered"]
 
 
 @attrs.define(eq=False)

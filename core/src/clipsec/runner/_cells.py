@@ -1,0 +1,116 @@
+"""Cells of an exposure matrix: from measurements, or from the reason why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from clipsec.errors import NotApplicableError
+from clipsec.exposure import Limits, Outcomes, estimate, status_of
+from clipsec.protocols import TextTrigger, Trigger, channel_of
+from clipsec.results import Cell, CellState, Estimate, Measurement, Status
+from clipsec.runner._interfaces import ChosenInterface
+from clipsec.stats import holm
+
+
+@attrs.frozen(eq=False)
+class Measured:
+    """What came of an interface: without and with the trigger, on the suspect and the reference."""
+
+    chosen: ChosenInterface
+    suspect: Sequence[Measurement] | None = None
+    reference: Sequence[Measurement] | None = None
+    """None when there is none, or it computes the same."""
+    error: BaseException | None = None
+    identical: bool = False
+
+
+def empty_cell(
+    chosen: ChosenInterface,
+    position: int,
+    trigger: Trigger | TextTrigger,
+    state: CellState,
+    reason: str,
+) -> Cell:
+    """A cell without a number."""
+    cell = Cell(
+        interface=chosen.name,
+        version=chosen.record.version,
+        trigger=position,
+        state=state,
+        reason=reason,
+    )
+    return cell if chosen.plugin is None else _with_card(cell, chosen, trigger)
+
+
+def cells_of_row(
+    position: int,
+    trigger: Trigger | TextTrigger,
+    measured: Sequence[Measured],
+    limits: Limits,
+    seed: int,
+) -> list[Cell]:
+    """The cells of one trigger; p-values are corrected over those that have one."""
+    found = [_estimate(each, seed) for each in measured]
+    numbers = [each for each in found if each is not None]
+    adjusted = iter(holm([each.p_value for each in numbers]))
+    corrected = [None if e is None else attrs.evolve(e, adjusted_p=next(adjusted)) for e in found]
+    return [
+        _cell(each, number, position, trigger, limits)
+        for each, number in zip(measured, corrected, strict=True)
+    ]
+
+
+def _estimate(each: Measured, seed: int) -> Estimate | None:
+    if each.suspect is None:
+        return None
+    clean, attack = each.suspect
+    if each.reference is None:
+        return estimate(Outcomes(attack=attack, clean=clean), seed=seed)
+    reference_clean, reference_attack = each.reference
+    outcomes = Outcomes(
+        attack=attack, clean=clean, reference_attack=reference_attack, reference_clean=reference_clean
+    )
+    return estimate(outcomes, seed=seed)
+
+
+def _cell(
+    each: Measured, number: Estimate | None, position: int, trigger: Trigger | TextTrigger, limits: Limits
+) -> Cell:
+    if number is None or each.suspect is None:
+        error = each.error
+        left_out = isinstance(error, NotApplicableError)
+        reason = str(error) if left_out else f"{type(error).__name__}: {error}"
+        state = CellState.NOT_RUN if left_out else CellState.ERROR
+        return empty_cell(each.chosen, position, trigger, state, reason)
+    status, reason = status_of(number, limits)
+    if each.identical:
+        status = Status.IDENTICAL
+        reason = "what it reads is the reference's own, bit for bit: the rate is that of an honest model"
+    cell = Cell(
+        interface=each.chosen.name,
+        version=each.chosen.record.version,
+        trigger=position,
+        state=CellState.MEASURED,
+        reason=reason,
+        status=status,
+        estimate=number,
+        options=attrs.asdict(each.chosen.options),
+        notes=each.suspect[0].notes,
+    )
+    return _with_card(cell, each.chosen, trigger)
+
+
+def _with_card(cell: Cell, chosen: ChosenInterface, trigger: Trigger | TextTrigger) -> Cell:
+    card = chosen.card
+    channel = channel_of(card, trigger)
+    return attrs.evolve(
+        cell,
+        channel="" if channel is None else str(channel),
+        readout=str(card.readout),
+        event=card.event,
+        population=card.population,
+        reference=card.reference,
+        metric=card.metric,
+    )

@@ -1,0 +1,441 @@
+"""The exposure matrix: through which uses of a suspect a known trigger hurts."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import attrs
+
+from clipsec.data import ImagePool, LabelledSet, TextPool
+from clipsec.errors import ContractError, UsageError
+from clipsec.exposure import (
+    Limits,
+    branch_drift,
+    encode_pictures,
+    encode_texts,
+    identical_branches,
+    misfit,
+    no_inputs,
+    rate,
+)
+from clipsec.models import Suspect
+from clipsec.protocols import (
+    READS,
+    Context,
+    Need,
+    Readout,
+    not_eligible,
+)
+from clipsec.results import (
+    BranchDrift,
+    Cell,
+    CellState,
+    EncodeCost,
+    ExposureResult,
+    Footprint,
+    Measurement,
+    Rate,
+    check_same_cases,
+    exposure_to_text,
+)
+from clipsec.runner._cells import Measured, cells_of_row, empty_cell
+from clipsec.runner._environment import environment
+from clipsec.runner._expose_inputs import (
+    AnyTrigger,
+    fitting,
+    identical_readout,
+    notes_of,
+    pictures_of,
+    record_of,
+    reference_of,
+)
+from clipsec.runner._gate import gate_of
+from clipsec.runner._interfaces import (
+    Asked,
+    ChosenInterface,
+    choose_interfaces,
+    conditions,
+    watched,
+)
+from clipsec.runner._swaps import branch_footprint, hybrids, mechanism_footprint, smallest_parts
+from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
+from clipsec.store import UnitStore, atomic_write, safe_name
+from clipsec_registry import Registry, find_lock
+
+RECORD = "exposure.json"
+PAGE = "exposure.html"
+DRIFT_INPUTS = 512
+"""Most pictures and captions that the drift of a branch is measured on."""
+SESSION = "expose"
+
+
+def expose(
+    suspect: Suspect,
+    triggers: Sequence[AnyTrigger],
+    *,
+    reference: Suspect | None = None,
+    labelled: LabelledSet | None = None,
+    held_out: LabelledSet | None = None,
+    pool: ImagePool | None = None,
+    captions: TextPool | None = None,
+    interfaces: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    output: str | Path | None = None,
+    recovered: bool = False,
+    localise: bool = False,
+    limits: Limits | None = None,
+    seed: int = 0,
+    registry: Registry | None = None,
+    scheduler: Scheduler | None = None,
+    on_progress: Callable[[float, str], None] = lambda fraction, what: None,
+) -> ExposureResult:
+    """Measure every installed interface with every trigger, on the suspect and on a clean reference.
+
+    `reference` is the clean model to compare with: the public base, or a clean delivery. Without it a
+    prompt-tuned delivery is compared with its own base answering zero-shot, which cannot show what is in the
+    towers, and of any other model nothing can be concluded. `labelled` are pictures of the suspect's classes
+    that a downstream user has; what is measured is `held_out`, or else half of `labelled`. `recovered` says
+    that the triggers are a detector's. `localise` also searches for the parts of a branch that carry the
+    effect, at the cost of a pass over the cases for each try.
+
+    `output` gets `exposure.json`, `exposure.html` and the rows of each cell in `pools/`.
+
+    Raises `UsageError` for no trigger, a trigger that does not fit or a reference that is the suspect itself,
+    `ContractError` when a plugin changes a tower, `DataError`, `ModelError` or `StoreError`.
+    """
+    began, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    if not triggers:
+        raise UsageError(
+            "there is no trigger to measure with",
+            remedy="Name a card with --trigger, or a run that found something with --finding.",
+        )
+    registry = registry or Registry(lock=find_lock())
+    scheduler = scheduler or Scheduler(cache=FeatureCache())
+    if not suspect.class_names and labelled is not None:
+        suspect.class_names = labelled.class_names
+    reference, role = reference_of(suspect, reference)
+    train, test = pictures_of(suspect, labelled, held_out, seed)
+    triggers = [fitting(suspect, trigger) for trigger in triggers]
+    chosen = choose_interfaces(registry, interfaces, options or {})
+    for each in (suspect, reference):
+        if each is not None:
+            each.seal()
+    gate = gate_of(suspect, pool, test, registry)
+    reference_gate = None if reference is None else gate_of(reference, pool, test, registry)
+    asked = Asked()
+    with TemporaryDirectory(prefix="clipsec-expose-") as scratch:
+        base = Context(
+            suspect=suspect,
+            options=None,
+            scheduler=scheduler,
+            units=UnitStore(Path(scratch) / "units"),
+            shared=UnitStore(Path(scratch) / "shared"),
+            folder=Path(scratch),
+            pool=pool,
+            labelled=train,
+            held_out=test,
+            captions=captions,
+            reference=reference,
+            seed=seed,
+        )
+        study = _Study(base, chosen, scheduler, asked, role, limits or Limits(), localise, on_progress)
+        drift = study.drift()
+        footprints: list[Footprint] = []
+        cells: list[Cell] = []
+        for position, trigger in enumerate(triggers):
+            found, row = study.row(position, len(triggers), trigger)
+            footprints += found
+            cells += row
+    changed = [
+        f"{each.name}: {what}" for each in (suspect, reference) if each is not None for what in each.changed()
+    ]
+    if changed:
+        raise ContractError(
+            f"a tower was changed in memory while interfaces ran ({', '.join(changed)[:300]})",
+            remedy="Name the interfaces one by one with --interface; report the one that changes it.",
+        )
+    counts = scheduler.counts(SESSION)
+    result = ExposureResult(
+        suspect=suspect.card,
+        reference=None if reference is None else reference.card,
+        reference_role=role,
+        gate=gate,
+        reference_gate=reference_gate,
+        triggers=tuple(record_of(trigger, recovered) for trigger in triggers),
+        drift=drift,
+        footprints=tuple(footprints),
+        cells=tuple(cells),
+        cost=EncodeCost(
+            computed_rows=counts.forward_rows - asked.gradient_rows,
+            cached_rows=counts.cached_rows,
+            unique_rows=len(asked.pairs),
+            gradient_rows=asked.gradient_rows,
+            seconds=round(counts.seconds, 3),
+        ),
+        data={
+            "labelled": "" if train is None else train.digest,
+            "held_out": "" if test is None else test.digest,
+            "pool": "" if pool is None else pool.digest,
+            "captions": "" if captions is None else captions.digest,
+        },
+        notes=notes_of(role, recovered, test, suspect),
+        seed=seed,
+        environment=environment(),
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began, 3),
+        folder="" if output is None else str(output),
+    )
+    if output is not None:
+        _write(result, study.indices, Path(output))
+    return result
+
+
+@attrs.define(eq=False)
+class _Study:
+    """What stays the same over the triggers."""
+
+    base: Context
+    chosen: list[ChosenInterface]
+    scheduler: Scheduler
+    asked: Asked
+    role: str
+    limits: Limits
+    localise: bool
+    on_progress: Callable[[float, str], None]
+    indices: dict[str, bytes] = attrs.field(factory=dict)
+    """Files of `pools/` to their content."""
+
+    @property
+    def suspect(self) -> Suspect:
+        return self.base.suspect
+
+    @property
+    def reference(self) -> Suspect | None:
+        return self.base.reference
+
+    def drift(self) -> tuple[BranchDrift, ...]:
+        """The screen before any trigger is looked at."""
+        if self.reference is None or self.role != "named":
+            return ()
+        ours, theirs = self.suspect.base, self.reference.base
+        mine, other = self.base, attrs.evolve(self.base, suspect=self.reference)
+        found = []
+        if ours.visual is not None and theirs.visual is not None:
+            rows = range(min(DRIFT_INPUTS, 0 if self.base.held_out is None else len(self.base.held_out)))
+            encodes = [encode_pictures(c, rows) if rows else no_inputs() for c in (mine, other)]
+            found.append(branch_drift("visual", ours.visual, theirs.visual, *encodes))
+        if ours.text is not None and theirs.text is not None:
+            texts = self._captions()
+            encodes = [encode_texts(c, texts) if texts else no_inputs() for c in (mine, other)]
+            found.append(branch_drift("textual", ours.text, theirs.text, *encodes))
+        return tuple(
+            self.scheduler.run(watched(lambda p=p: p, self.asked), session=SESSION)  # type: ignore[misc]
+            for p in found
+        )
+
+    def _captions(self) -> list[str]:
+        names = [f"a photo of a {name}." for name in self.suspect.class_names]
+        given = () if self.base.captions is None else self.base.captions.texts
+        return [*names, *given][:DRIFT_INPUTS]
+
+    def row(self, position: int, of: int, trigger: AnyTrigger) -> tuple[list[Footprint], list[Cell]]:
+        """One trigger: footprints first, then the cells of all interfaces."""
+        context = attrs.evolve(self.base, trigger=trigger)
+        running, cells = [], []
+        for each in self.chosen:
+            state, reason = self._nothing(each, trigger)
+            if state is None:
+                running.append(each)
+            else:
+                cells.append(empty_cell(each, position, trigger, state, reason))
+        problems = list(self._problems(running, context))
+        answers: dict[Hashable, Done] = {}
+        total = max(1, len(problems))
+        for done in self.scheduler.as_completed(problems, session=SESSION):
+            answers[done.tag] = done
+            name = str(done.tag[0]).rpartition("/")[2]  # type: ignore[index]
+            self.on_progress((position + len(answers) / total) / of, name)
+        footprints = self._footprints(position, running, context, answers)
+        measured = [self._measured(each, answers) for each in running]
+        row = cells_of_row(position, trigger, measured, self.limits, self.base.seed)
+        order = {each.name: place for place, each in enumerate(self.chosen)}
+        cells += [self._with_pools(cell, trigger, found) for cell, found in zip(row, measured, strict=True)]
+        return footprints, sorted(cells, key=lambda cell: order[cell.interface])
+
+    def _measured(self, each: ChosenInterface, answers: Mapping[Hashable, Done]) -> Measured:
+        """What came of an interface on suspect and reference."""
+        suspect, reference = answers[each.name, "suspect"], answers.get((each.name, "reference"))
+        error = suspect.error or (None if reference is None else reference.error)
+        if error is not None:
+            return Measured(each, error=error)
+        pair, other = suspect.value, None if reference is None else reference.value
+        try:
+            check_same_cases([*pair, *(other or [])], each.name)
+        except ContractError as broken:
+            return Measured(each, error=broken)
+        same = self.reference is not None and identical_readout(self.suspect, self.reference, each)
+        return Measured(each, pair, other, identical=same)
+
+    def _nothing(self, each: ChosenInterface, trigger: AnyTrigger) -> tuple[CellState | None, str]:
+        """Why an interface has no number for this trigger, before it is run."""
+        if each.state is not None:
+            return each.state, each.reason
+        reason = not_eligible(each.card, trigger, self.suspect.provides, self.suspect.class_names)
+        if reason is not None:
+            return CellState.NOT_ELIGIBLE, reason
+        given = {
+            Need.LABELS: self.base.held_out is not None,
+            Need.IMAGE_POOL: self.base.pool is not None,
+            Need.CLEAN_REFERENCE: self.reference is not None,
+        }
+        lacking = sorted(need for need in each.plugin.needs if not given.get(need, True))
+        unmet = sorted(set(each.plugin.needs) - set(given) - set(self.suspect.provides))
+        if lacking:
+            return CellState.MISSING, f"it needs {', '.join(lacking)}: {_ASK[lacking[0]]}"
+        if unmet:
+            return CellState.NOT_ELIGIBLE, f"it needs {', '.join(unmet)}, which the model has not"
+        return None, ""
+
+    def _problems(
+        self, running: Sequence[ChosenInterface], context: Context
+    ) -> Iterator[tuple[tuple[str, str], Problem]]:
+        """Every interface on the suspect and on the reference; one of them on the hybrids too."""
+        both = (False, True)
+        for each in running:
+            of = self._of(each, context)
+            yield (each.name, "suspect"), conditions(each, of, both, self.asked)
+            if self.reference is None or not _can(self.reference, each):
+                continue
+            if not identical_readout(self.suspect, self.reference, each):
+                theirs = attrs.evolve(of, suspect=self.reference)
+                yield (each.name, "reference"), conditions(each, theirs, both, self.asked)
+            if each is _swapped(running) and self._swap_misfit() == "":
+                for name, model in hybrids(self.suspect, self.reference).items():
+                    yield (
+                        (each.name, name),
+                        conditions(each, attrs.evolve(of, suspect=model), both, self.asked),
+                    )
+        for each in running:
+            if each.card.readout is Readout.DELIVERED and self.suspect.prompts is not None:
+                alone = Suspect(
+                    name=f"{self.suspect.name}, zero-shot",
+                    kind="clip",
+                    base=self.suspect.base,
+                    class_names=self.suspect.class_names,
+                    device=self.suspect.device,
+                )
+                of = attrs.evolve(self._of(each, context), suspect=alone)
+                yield (each.name, "zero-shot"), conditions(each, of, both, self.asked)
+
+    @staticmethod
+    def _of(each: ChosenInterface, context: Context) -> Context:
+        """The context with the interface's options and a folder of its own."""
+        folder = context.folder / safe_name(each.name)
+        return attrs.evolve(context, options=each.options, folder=folder, units=UnitStore(folder / "units"))
+
+    def _swap_misfit(self) -> str:
+        if self.reference is None or self.role != "named":
+            return "a branch swap needs the clean model: --reference"
+        if len(identical_branches(self.suspect, self.reference)) == 2:
+            return "both branches are the reference's own, bit for bit"
+        return misfit(self.suspect, self.reference)
+
+    def _footprints(
+        self,
+        position: int,
+        running: Sequence[ChosenInterface],
+        context: Context,
+        answers: Mapping[Hashable, Done],
+    ) -> list[Footprint]:
+        found: list[Footprint] = []
+        trivial = () if self.reference is None else identical_branches(self.suspect, self.reference)
+        each = _swapped(running)
+        if each is not None and self.reference is not None and self._swap_misfit() == "":
+            tags = [(each.name, f"a{v}{t}") for v in (0, 1) for t in (0, 1)]
+            if all(tag in answers and answers[tag].error is None for tag in tags):
+                measured = {name: answers[interface, name].value for interface, name in tags}
+                check_same_cases([m for pair in measured.values() for m in pair], each.name)
+                mark = branch_footprint(position, each.name, measured, trivial, self.base.seed)
+                found.append(self._localised(mark, each, context) if self.localise else mark)
+        for one in running:
+            if one.card.readout is not Readout.DELIVERED:
+                continue
+            pair = [answers.get((one.name, which)) for which in ("suspect", "zero-shot")]
+            if all(done is not None and done.error is None for done in pair):
+                values = [done.value for done in pair if done is not None]
+                found.append(
+                    mechanism_footprint(position, one.name, values[0], values[1], trivial, self.base.seed)
+                )
+        return found
+
+    def _localised(self, mark: Footprint, each: ChosenInterface, context: Context) -> Footprint:
+        assert self.reference is not None
+        of = self._of(each, context)
+
+        def measure(model: Suspect) -> Rate:
+            problem = conditions(each, attrs.evolve(of, suspect=model), (True,), self.asked)
+            found: list[Measurement] = self.scheduler.run(problem, session=SESSION)
+            return rate(found[0].events)
+
+        parts, reached = smallest_parts(
+            self.suspect, self.reference, mark.rates["a00"].value, mark.rates["a11"].value, measure
+        )
+        return attrs.evolve(mark, parts=parts, parts_rate=reached)
+
+    def _with_pools(self, cell: Cell, trigger: AnyTrigger, found: Measured) -> Cell:
+        """The cell with the file that says which rows it used."""
+        if found.suspect is None:
+            return cell
+        first = found.suspect[0]
+        body = {
+            "format": "clipsec cases",
+            "version": "1.0",
+            "interface": cell.interface,
+            "trigger": trigger.digest,
+            "seed": self.base.seed,
+            "data": {
+                "labelled": "" if self.base.labelled is None else self.base.labelled.digest,
+                "held_out": "" if self.base.held_out is None else self.base.held_out.digest,
+                "pool": "" if self.base.pool is None else self.base.pool.digest,
+                "captions": "" if self.base.captions is None else self.base.captions.digest,
+            },
+            "rows": {name: list(map(int, rows)) for name, rows in sorted(first.index.items())},
+        }
+        content = (json.dumps(body, indent=None, sort_keys=True) + "\n").encode()
+        name = f"pools/{cell.trigger}-{cell.interface.rpartition('/')[2]}.json"
+        self.indices[name] = content
+        return attrs.evolve(cell, pools=name, pools_digest=hashlib.sha256(content).hexdigest())
+
+
+_ASK = {
+    Need.LABELS: "bring labelled pictures with --labelled",
+    Need.IMAGE_POOL: "bring unlabelled pictures with --pool",
+    Need.CLEAN_REFERENCE: "name the clean model with --reference",
+}
+
+
+def _swapped(running: Sequence[ChosenInterface]) -> ChosenInterface | None:
+    """The interface that branch swaps are diagnosed on: the first that says it is made for it."""
+    return next((e for e in running if e.localises and e.card.readout is Readout.SCORE), None)
+
+
+def _can(model: Suspect, each: ChosenInterface) -> bool:
+    """Whether the model has what the interface reads; delivered prompts may be answered for zero-shot."""
+    wanted = READS[each.card.readout] - {Need.PROMPT_HEAD}
+    return wanted <= model.provides
+
+
+def _write(result: ExposureResult, indices: Mapping[str, bytes], folder: Path) -> None:
+    from clipsec.reports import render_exposure_html
+
+    for name, content in indices.items():
+        atomic_write(folder / name, content)
+    atomic_write(folder / RECORD, exposure_to_text(result).encode())
+    atomic_write(folder / PAGE, render_exposure_html(result).encode())

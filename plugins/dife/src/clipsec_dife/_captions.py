@@ -1,0 +1,122 @@
+"""Captions and prompts: what texts name a class.
+
+Captions come from `context.captions` where a caption names exactly one class; without a file, or for classes
+that no caption names, they are made from templates. The templates of queries and of pools are disjoint, so
+that no query finds its own words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from clipsec.protocols import Context
+
+PROMPT = "a photo of a {}."
+"""The class prompt of zero-shot classification, with the full stop of OpenAI's templates."""
+
+QUERY_TEMPLATES = (
+    "a picture of a {}.",
+    "a photograph of the {}.",
+    "this is a {}",
+    "there is a {} in the picture",
+    "a close-up photo of a {}.",
+    "a snapshot of one {}",
+    "here we see a {}",
+    "the {} in the middle of the frame",
+    "a nice {} seen from nearby",
+    "someone took a photo of a {}",
+    "a bright photo of the {}.",
+    "a dark photo of the {}.",
+    "a small {}",
+    "a large {}",
+    "one {} in front of a wall",
+    "a cropped photo of a {}.",
+    "a good photo of the {}.",
+    "an image showing a {}",
+    "a typical {}",
+    "a {} on a sunny day",
+)
+POOL_TEMPLATES = (
+    "{}",
+    "the {}",
+    "a {} outdoors",
+    "a {} indoors",
+    "my favourite {}",
+    "a low resolution photo of a {}.",
+    "a blurry photo of the {}.",
+    "a black and white photo of a {}.",
+    "a {} beside something else",
+    "an old photo of a {}",
+    "a {} as it is seen every day",
+    "two views of a {}",
+)
+
+
+@attrs.frozen
+class Caption:
+    """A text and the class that it names; -1 for none or several."""
+
+    text: str
+    label: int
+
+
+def class_prompts(names: Sequence[str]) -> list[str]:
+    """One prompt a class."""
+    return [PROMPT.format(name.replace("_", " ")) for name in names]
+
+
+def names_in(text: str, names: Sequence[str]) -> list[int]:
+    """The classes that a text names as whole words, also in the plural; a name inside a longer one that is
+    there too does not count."""
+    found: list[tuple[int, int, int]] = []
+    for label, name in enumerate(names):
+        words = re.escape(name.replace("_", " ").strip())
+        for match in re.finditer(rf"(?<!\w){words}(?:s|es)?(?!\w)", text, re.IGNORECASE):
+            found.append((match.start(), match.end(), label))
+    whole = {
+        label
+        for start, end, label in found
+        if not any(s <= start and end <= e and (e - s) > (end - start) for s, e, _ in found)
+    }
+    return sorted(whole)
+
+
+def labelled_captions(texts: Sequence[str], names: Sequence[str]) -> list[Caption]:
+    """Each text with the one class that it names."""
+    found = []
+    for text in texts:
+        named = names_in(text, names)
+        found.append(Caption(text, named[0] if len(named) == 1 else -1 if not named else -2))
+    # A caption that names several classes is neither a target nor a distractor.
+    return [caption for caption in found if caption.label != -2]
+
+
+def queries(names: Sequence[str], labels: Sequence[int]) -> list[Caption]:
+    """Every query template for each of the classes, template by template."""
+    return [
+        Caption(template.format(names[label].replace("_", " ")), label)
+        for template in QUERY_TEMPLATES
+        for label in labels
+    ]
+
+
+def caption_pool(context: Context, names: Sequence[str]) -> tuple[list[Caption], str]:
+    """Captions to search among, and a note on where they come from.
+
+    The given captions, and made ones for the classes that they leave without any.
+    """
+    given = [] if context.captions is None else labelled_captions(context.captions.texts, names)
+    named = {caption.label for caption in given}
+    lacking = [label for label in range(len(names)) if label not in named]
+    made = [
+        Caption(template.format(names[label].replace("_", " ")), label)
+        for template in POOL_TEMPLATES
+        for label in lacking
+    ]
+    if not given:
+        return made, "captions were made from templates; real ones: --captions FILE"
+    note = f"captions of {len(lacking)} of {len(names)} classes were made from templates" if lacking else ""
+    return given + made, note
