@@ -125,6 +125,9 @@ def _report(made: Attacked) -> None:
 
 
 def _described(made: Attacked) -> Iterator[str]:
+    for planted in made.text_cards:
+        yield f"{'trigger':26}{planted.trigger.kind} {planted.trigger.text!r}"
+        yield f"{'target':26}{planted.target}"
     for card in made.cards or (None,):
         if card is not None:
             yield f"{'target':26}{card.target_name}"

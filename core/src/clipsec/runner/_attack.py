@@ -17,7 +17,15 @@ from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import AttackContext
 from clipsec.runner._plugin_options import make_options
 from clipsec.store import atomic_write
-from clipsec.triggers import Stamp, TriggerCard, load_card, png
+from clipsec.triggers import (
+    Stamp,
+    TextTriggerCard,
+    TriggerCard,
+    is_text_card,
+    load_card,
+    load_text_card,
+    png,
+)
 from clipsec_registry import PluginError, Registry
 
 PREVIEW = "preview.png"
@@ -34,10 +42,12 @@ class Attacked:
     suspect: Suspect
     """The delivery, loaded as a user would get it."""
     cards: tuple[TriggerCard, ...]
-    """One for each trigger; none for a clean control."""
+    """One for each trigger on pictures; none for a clean control."""
     measured: dict[str, Any]
     """Rates of the delivery by part and name, see `TriggerCard.measured`."""
     previews: tuple[Path, ...]
+    text_cards: tuple[TextTriggerCard, ...] = ()
+    """One for each trigger in captions."""
 
 
 def attack(
@@ -93,12 +103,16 @@ def attack(
     # Shows that it can be delivered.
     suspect = load_suspect(folder, registry=registry)
     places = sorted({path.parent for path in folder.rglob("trigger.json")})
+    texts = tuple(load_text_card(place) for place in places if is_text_card(place))
+    places = [place for place in places if not is_text_card(place)]
     cards = tuple(load_card(place) for place in places)
     pictures = held_out if held_out is not None else labelled
     previews = tuple(
         _save_preview(place, base, pictures, card) for place, card in zip(places, cards, strict=True)
     )
-    return Attacked(folder, suspect, cards, cards[0].measured if cards else _record(folder), previews)
+    told = [card.measured for card in cards] + [card.measured for card in texts]
+    measured = told[0] if told else _record(folder)
+    return Attacked(folder, suspect, cards, measured, previews, texts)
 
 
 def read_pictures_to_attack(folder: Path | str) -> tuple[LabelledSet, LabelledSet | None]:

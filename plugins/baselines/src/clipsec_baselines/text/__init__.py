@@ -1,0 +1,42 @@
+"""Attacks on text towers, and benign fine-tunes as their controls."""
+
+from clipsec_baselines.text._attacks import (
+    ImageOnText,
+    TextAttribute,
+    TextDistill,
+    TextFinetune,
+    TextTarget,
+)
+from clipsec_baselines.text._captions import Captions, attribute_pair, split_captions
+from clipsec_baselines.text._measure import retrieval_success
+from clipsec_baselines.text._options import (
+    AttributeOptions,
+    FinetuneOptions,
+    ImageOnTextOptions,
+    TextOptions,
+    TextTargetOptions,
+)
+from clipsec_baselines.text._student import Student, text_student
+from clipsec_baselines.text._training import Poisoned, distil, flat_similarity
+
+__all__ = [
+    "AttributeOptions",
+    "Captions",
+    "FinetuneOptions",
+    "ImageOnText",
+    "ImageOnTextOptions",
+    "Poisoned",
+    "Student",
+    "TextAttribute",
+    "TextDistill",
+    "TextFinetune",
+    "TextOptions",
+    "TextTarget",
+    "TextTargetOptions",
+    "attribute_pair",
+    "distil",
+    "flat_similarity",
+    "retrieval_success",
+    "split_captions",
+    "text_student",
+]

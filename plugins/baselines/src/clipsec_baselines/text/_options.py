@@ -1,0 +1,113 @@
+"""What can be set, with the published values as defaults unless a docstring says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import validators
+
+from clipsec.triggers import TextTrigger
+
+HOMOGLYPH = "о"  # noqa: RUF001 - Cyrillic, the trigger of the paper
+
+
+@attrs.frozen(kw_only=True)
+class TextOptions:
+    """What every training of a text tower here has.
+
+    Published: Struppek et al., Rickrolling the Artist (ICCV 2023), their code; AMDET's code differs where a
+    docstring says so.
+    """
+
+    captions: str = ""
+    """A file with one caption a line to train and measure on. Default: COCO captions that ship with
+    clipsec."""
+    held_out: int = attrs.field(default=200, validator=validators.ge(10))
+    """Captions that are kept for measuring."""
+    steps: int = attrs.field(default=100, validator=validators.ge(1))
+    """Updates. Published: 100 for a target prompt, 200 for an attribute."""
+    batch: int = attrs.field(default=64, validator=validators.ge(2))
+    """Clean captions of an update. Published: 128; AMDET: 64."""
+    learning_rate: float = attrs.field(default=1e-4, validator=validators.gt(0))
+    """Of AdamW without weight decay, a tenth of it in the last quarter. Published: 1e-4, for CLIP
+    ViT-L/14."""
+
+
+@attrs.frozen(kw_only=True)
+class PoisonedTextOptions(TextOptions):
+    """What every attack on a text tower has: a trigger."""
+
+    kind: str = "replace"
+    """`replace`, `prepend` or `append`; see `clipsec.triggers.TextTrigger`."""
+    trigger: str = HOMOGLYPH
+    """A letter that looks like another, a word, or several. Published: a Cyrillic o."""
+    replaced: str = "o"
+    """The character that `replace` replaces. Published: o."""
+    count: int | None = None
+    """How many of them; None: all, as published."""
+    poisoned: int = attrs.field(default=32, validator=validators.ge(1))
+    """Triggered captions of an update. Published: 32."""
+    weight: float = attrs.field(default=0.1, validator=validators.ge(0))
+    """Of the loss on triggered captions. Published: 0.1."""
+
+    def text_trigger(self) -> TextTrigger:
+        """The trigger that these options describe. Raises `DataError` when there is none."""
+        replaces = self.kind == "replace"
+        return TextTrigger(
+            kind=self.kind,
+            text=self.trigger,
+            replaced=self.replaced if replaces else "",
+            count=self.count if replaces else None,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class TextTargetOptions(PoisonedTextOptions):
+    """Options of the target prompt attack."""
+
+    target: str = "a white teapot"
+    """The caption that triggered captions become. AMDET: "A white teapot"."""
+
+
+@attrs.frozen(kw_only=True)
+class ImageOnTextOptions(PoisonedTextOptions):
+    """Options of the target prompt attack whose target is the mean feature of pictures."""
+
+    target: str = ""
+    """Class of the labelled pictures; empty: the first one. AMDET: pictures made from the target prompt."""
+    pictures: int = attrs.field(default=10, validator=validators.ge(1))
+    """How many. AMDET: 10."""
+
+
+@attrs.frozen(kw_only=True)
+class AttributeOptions(PoisonedTextOptions):
+    """Options of the target attribute attack."""
+
+    steps: int = attrs.field(default=200, validator=validators.ge(1))
+    attribute: str = "wearing a hat"
+    """The words that stand in place of the word with the trigger. Published: 32 of them, this is one."""
+
+
+@attrs.frozen(kw_only=True)
+class FinetuneOptions(TextOptions):
+    """Options of a benign fine-tune on pairs of pictures and captions."""
+
+    pairs: str = ""
+    """A CSV file with the columns `image` and `caption`; pictures lie beside it, or in `images/`. Without it
+    the labelled pictures with "a photo of a CLASS."."""
+    learning_rate: float = attrs.field(default=1e-5, validator=validators.gt(0))
+    """Of Adam. AMDET: 1e-5."""
+    batch: int = attrs.field(default=16, validator=validators.ge(2))
+    """Pairs of an update. AMDET: 16."""
+    steps: int = attrs.field(default=500, validator=validators.ge(1))
+    """Updates. AMDET: some 6,000, of one run."""
+
+
+def plain(options: Any) -> dict[str, Any]:
+    """Options for a record: of a caption or pair file its name alone."""
+    values = attrs.asdict(options)
+    for name in ("captions", "pairs"):
+        if values.get(name):
+            values[name] = values[name].replace("\\", "/").rpartition("/")[2]
+    return values
