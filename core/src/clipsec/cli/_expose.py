@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsec.cli._run import _parse_options
+from clipsec.cli._run import _parse_options, _refuse_under_lock
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +77,13 @@ if TYPE_CHECKING:
 @click.option("--classes", metavar="FILE", help="Class names, one a line, when the delivery does not say.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option(
+    "--plugin-path",
+    "plugin_paths",
+    multiple=True,
+    metavar="FILE",
+    help="An unpackaged Python file with an interface, without trust (repeatable).",
+)
 @click.option("--lock", metavar="FILE", help="Import only what this clipsec.lock lists.")
 @click.option(
     "--format", "shown", default="console", show_default=True, type=click.Choice(["console", "json"])
@@ -99,6 +106,7 @@ def expose_command(
     classes: str | None,
     seed: int,
     device: str,
+    plugin_paths: tuple[str, ...],
     lock: str | None,
     shown: str,
     quiet: bool,
@@ -130,7 +138,8 @@ def expose_command(
         )
     options = _parse_options(plugin_options)
     use_all_cores()
-    registry = Registry(lock=lock or find_lock())
+    registry = Registry(lock=lock or find_lock(), local=plugin_paths)
+    _refuse_under_lock(registry)
     train, test = read_pictures_to_attack(labelled) if labelled else (None, None)
     names = read_lines(classes) if classes else None
     model = load_suspect(suspect, base=base, class_names=names, device=device, registry=registry)

@@ -36,18 +36,18 @@ def exposure_tally(result: ExposureResult) -> str:
     hurt = exposed(result.cells)
     compared = [cell for cell in measured if cell.status is not Status.IDENTICAL]
     gates = [result.gate, *([] if result.reference_gate is None else [result.reference_gate])]
-    text = f"{len(hurt)} of {plural(len(compared), 'cell')} compared with the reference are exposed"
+    text = f"{len(hurt)} of {plural(len(compared), 'compared use')} exposed"
     if len(measured) > len(compared):
-        text += f"; {len(measured) - len(compared)} read what is the reference's own"
-    text += f"; {len(result.cells) - len(measured)} hold no number."
+        text += f"; {len(measured) - len(compared)} more read only what is the reference's own"
+    text += f"; {len(result.cells) - len(measured)} without a number."
     if not all(gate.passed for gate in gates):
         text += " The sanity gate failed, so nothing of this is a verdict."
     return text
 
 
 def interface_name(cell: Cell) -> str:
-    """The short name of the interface."""
-    return cell.interface.rpartition("/")[2]
+    """The short name of the interface; one from an unpackaged file keeps `local/`."""
+    return cell.interface if cell.interface.startswith("local/") else cell.interface.rpartition("/")[2]
 
 
 def drift_text(drift: BranchDrift) -> str:
@@ -145,7 +145,7 @@ def _table(cells: tuple[Cell, ...]) -> Table:
             continue
         reference = "" if found.reference_attack is None else f"{found.reference_attack.value:.1%}"
         table.add_row(
-            Text(f"{interface_name(cell)} ({visible(cell.metric)})"),
+            Text(visible(interface_name(cell))),
             Text(str(cell.status), STYLES[cell.status]),
             f"{found.attack.value:.1%}",
             f"{found.clean.value:.1%}",
