@@ -10,21 +10,21 @@ import torch
 
 from clipsec.errors import DataError
 from clipsec.protocols import (
+    CaptionTrigger,
     Channel,
     InterfaceCard,
     Need,
     Readout,
-    TextTrigger,
     Trigger,
     channel_of,
     load_any_trigger,
     not_eligible,
 )
-from clipsec.triggers import Stamp
+from clipsec.triggers import Stamp, TextTrigger, TextTriggerCard
 
 BOTH = frozenset({Need.IMAGE_TOWER, Need.TEXT_TOWER})
 PATCH = Trigger(stamp=Stamp("additive", {"delta": torch.zeros(3, 32, 32)}), target_index=0, target_name="cat")
-WORD = TextTrigger(word="xbtd", place="start", target_index=0, target_name="cat")
+WORD = CaptionTrigger(text=TextTrigger(kind="prepend", text="xbtd"), target_name="cat")
 
 
 def card(readout: Readout, *channels: Channel) -> InterfaceCard:
@@ -73,50 +73,29 @@ def test_the_trigger_chooses_the_channel() -> None:
     assert channel_of(RERANKING, PATCH) is Channel.CORPUS_IMAGE
 
 
-BODY = {
-    "format": "clipsec trigger card",
-    "version": "1.1",
-    "attack": "someone",
-    "kind": "word",
-    "word": "xbtd",
-    "target_index": 2,
-    "target_name": "cat",
-}
+def test_a_card_of_a_text_tower(tmp_path: Path) -> None:
+    """What it aims at is a caption; where the trigger goes is the card's."""
+    card = TextTriggerCard(
+        attack="someone",
+        trigger=TextTrigger(kind="prepend", text="xbtd"),
+        target="a photo of a cat",
+        target_kind="caption",
+        source="dog",
+    )
+    found = load_any_trigger(card.save(tmp_path))
+    assert isinstance(found, CaptionTrigger)
+    assert found.apply(["a dog"]) == ["xbtd a dog"]
+    assert (found.source_name, found.target_name, found.origin) == ("dog", "a photo of a cat", "someone")
 
 
-def write(folder: Path, **changes: object) -> Path:
-    (folder / "trigger.json").write_text(json.dumps({**BODY, **changes}))
-    return folder
-
-
-def test_a_card_of_words(tmp_path: Path) -> None:
-    """The word stands at the end unless the card says otherwise."""
-    end = load_any_trigger(write(tmp_path))
-    start = load_any_trigger(write(tmp_path, place="start", source_name="dog"))
-    assert isinstance(start, TextTrigger)
-    assert end.apply(["a dog"]) == ["a dog xbtd"]  # type: ignore[arg-type]
-    assert start.apply(["a dog"]) == ["xbtd a dog"]
-    assert (start.source_name, start.target_name, start.origin) == ("dog", "cat", "someone")
-    assert end.digest != start.digest
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"word": ""},
-        {"word": "x" * 300},
-        {"word": "a\u001bb"},
-        {"word": 3},
-        {"place": "middle"},
-        {"target_index": "2"},
-        {"target_index": True},
-        {"version": "2.0"},
-        {"format": "other"},
-    ],
-)
-def test_a_damaged_card_of_words_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_source_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    card = TextTriggerCard(
+        attack="a", trigger=TextTrigger(kind="append", text="t"), target="cat", target_kind="caption"
+    )
+    path = card.save(tmp_path) / "trigger.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source": 3}))
     with pytest.raises(DataError) as caught:
-        load_any_trigger(write(tmp_path, **changes))
+        load_any_trigger(tmp_path)
     assert caught.value.remedy
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from clipsec.errors import ContractError, UsageError
-from clipsec.protocols import TextTrigger, Trigger
+from clipsec.protocols import CaptionTrigger, Trigger
 from clipsec.results import CellState, Outcome, Status, exposure_from_json, exposure_to_text
 from clipsec.runner import expose
-from clipsec.triggers import Stamp
+from clipsec.triggers import Stamp, TextTrigger
 from clipsec_registry import Registry
 
 FILE = '''
@@ -263,11 +263,12 @@ def test_what_is_identical_is_not_compared(modules, suspect_of, registry, labell
     with torch.no_grad():
         changed.text_projection.add_(0.1)
     pair = suspect_of(changed), suspect_of(modules[0])
-    word = TextTrigger(word="zz", target_index=0, target_name="cat")
+    word = CaptionTrigger(text=TextTrigger(kind="append", text="zz"), target_name="a photo of a cat")
     result = run(pair, registry, labelled, "good", triggers=[PATCH, word])
     picture, text = (cell for cell in result.cells if cell.interface == "local/good")
     assert picture.status is not Status.IDENTICAL  # it reads scores, and texts changed
     assert text.state is CellState.NOT_ELIGIBLE
+    assert result.triggers[1].target == "cat"
 
 
 def test_a_reference_that_is_the_suspect_is_refused(modules, suspect_of, registry, labelled) -> None:

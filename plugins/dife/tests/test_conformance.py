@@ -8,11 +8,11 @@ import clipsec_dife
 from clipsec_testkit import InterfaceConformance
 
 INTERFACES = sorted(clipsec_dife.__all__)
-_QUICK = {"PromptTuned": {"steps": 8}, "BestOfN": {"cases": 100}, "Reranking": {"cases": 100}}
+_QUICK = {"PromptTuned": {"steps": 5}, "LinearProbe": {"bank": 48}}
 
 
 def _battery(name: str) -> type:
-    facts = {"make": getattr(clipsec_dife, name), "options": _QUICK.get(name, {})}
+    facts = {"make": getattr(clipsec_dife, name), "options": {"cases": 48, **_QUICK.get(name, {})}}
     return type(f"Test{name}", (InterfaceConformance,), facts)
 
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipsec.exposure import named_classes
 from clipsec_dife._captions import (
     POOL_TEMPLATES,
     QUERY_TEMPLATES,
     labelled_captions,
-    names_in,
     queries,
 )
 from clipsec_dife._frozen import first_rank, knn_answers
@@ -83,7 +83,7 @@ def test_the_probe_learns_and_answers_in_labels() -> None:
 )
 def test_which_classes_a_caption_names(text: str, named: list[int]) -> None:
     """Whole words, also in the plural; a longer name hides the shorter one inside it."""
-    assert names_in(text, NAMES) == named
+    assert named_classes(text, NAMES) == named
 
 
 def test_captions_that_name_several_classes_are_left_out() -> None:

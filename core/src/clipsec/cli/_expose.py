@@ -13,7 +13,7 @@ from clipsec.errors import UsageError
 if TYPE_CHECKING:
     from clipsec.data import ImagePool, LabelledSet
     from clipsec.models import Suspect
-    from clipsec.protocols import TextTrigger, Trigger
+    from clipsec.protocols import CaptionTrigger, Trigger
     from clipsec.results import RunResult
     from clipsec_registry import Registry
 
@@ -177,7 +177,7 @@ def expose_command(
 
 def _triggers(
     cards: tuple[str, ...], finding: str | None, detector: str, model: Suspect
-) -> list[Trigger | TextTrigger]:
+) -> list[Trigger | CaptionTrigger]:
     """The triggers of the cards, or those that the run recovered. Raises `UsageError` when there is none."""
     from clipsec.protocols import found_triggers, load_any_trigger
     from clipsec.runner import choose_finding

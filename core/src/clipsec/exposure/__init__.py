@@ -21,6 +21,7 @@ from clipsec.exposure._footprint import (
     swap_ratios,
 )
 from clipsec.exposure._hybrids import hybrid, identical_branches, misfit, parts_of, swap_parts
+from clipsec.exposure._names import named_classes
 
 __all__ = [
     "Limits",
@@ -38,6 +39,7 @@ __all__ = [
     "invalid_hybrid",
     "linear_cka",
     "misfit",
+    "named_classes",
     "no_inputs",
     "paper_label",
     "parts_of",

@@ -13,7 +13,7 @@ from clipsec.protocols._kinds import (
     ReportFormat,
 )
 from clipsec.protocols._trigger import (
-    TextTrigger,
+    CaptionTrigger,
     Trigger,
     found_triggers,
     load_any_trigger,
@@ -26,6 +26,7 @@ __all__ = [
     "READS",
     "Attack",
     "AttackContext",
+    "CaptionTrigger",
     "Channel",
     "Context",
     "Detector",
@@ -37,7 +38,6 @@ __all__ = [
     "Readout",
     "Repair",
     "ReportFormat",
-    "TextTrigger",
     "Trigger",
     "channel_of",
     "derived_seed",

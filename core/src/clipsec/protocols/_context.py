@@ -18,7 +18,7 @@ from clipsec.store import atomic_write
 if TYPE_CHECKING:
     from clipsec.data import ImagePool, LabelledSet, TextPool
     from clipsec.models import Suspect
-    from clipsec.protocols._trigger import TextTrigger, Trigger
+    from clipsec.protocols._trigger import CaptionTrigger, Trigger
     from clipsec.scheduler import Scheduler
     from clipsec.store import UnitStore
 
@@ -45,13 +45,18 @@ class Context:
     pool: ImagePool | None = None
     labelled: LabelledSet | None = None
     reference: Suspect | None = None
+    seed: int = 0
+    search_dtype: torch.dtype = torch.bfloat16
+    decision_dtype: torch.dtype = torch.float32
+    progress: Callable[[float, str], None] = lambda fraction, what: None
+    """`progress(fraction done in [0, 1], what is being done)`."""
     finding: Verdict | None = None
     """For a repair: what a detector found; `found_triggers(finding, finding_folder)` reads its triggers."""
     finding_folder: Path | None = None
     """The folder of the run of the finding, which its artifacts' paths count from."""
     output: Path | None = None
     """For a repair: the folder to write the repaired delivery to; it does not exist yet."""
-    trigger: Trigger | TextTrigger | None = None
+    trigger: Trigger | CaptionTrigger | None = None
     """For an interface: what the cases are about, in both conditions."""
     triggered: bool = False
     """For an interface: whether the trigger is applied; `stamp` and `mark` do as it says."""
@@ -60,11 +65,6 @@ class Context:
     is in `labelled`, which is for what a downstream user trains or calibrates with."""
     captions: TextPool | None = None
     """For an interface: captions to search among."""
-    seed: int = 0
-    search_dtype: torch.dtype = torch.bfloat16
-    decision_dtype: torch.dtype = torch.float32
-    progress: Callable[[float, str], None] = lambda fraction, what: None
-    """`progress(fraction done in [0, 1], what is being done)`."""
 
     def generator(self, *names: object) -> torch.Generator:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""

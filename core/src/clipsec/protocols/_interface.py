@@ -15,7 +15,7 @@ import attrs
 from clipsec.protocols._kinds import Need
 
 if TYPE_CHECKING:
-    from clipsec.protocols._trigger import TextTrigger, Trigger
+    from clipsec.protocols._trigger import CaptionTrigger, Trigger
 
 
 class Readout(enum.StrEnum):
@@ -66,14 +66,14 @@ class InterfaceCard:
     """The name of the rate of events: TS, QHR, H@1, H@10, Sel@1, ..."""
 
 
-def channel_of(card: InterfaceCard, trigger: Trigger | TextTrigger) -> Channel | None:
+def channel_of(card: InterfaceCard, trigger: Trigger | CaptionTrigger) -> Channel | None:
     """The channel of the interface that the trigger enters through; None when there is none."""
     return next((channel for channel in card.channels if channel in trigger.channels), None)
 
 
 def not_eligible(
     card: InterfaceCard,
-    trigger: Trigger | TextTrigger,
+    trigger: Trigger | CaptionTrigger,
     provides: Collection[Need],
     class_names: Sequence[str],
 ) -> str | None:

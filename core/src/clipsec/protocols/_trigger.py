@@ -17,7 +17,7 @@ from clipsec.errors import DataError
 from clipsec.protocols._interface import Channel
 from clipsec.results import Verdict
 from clipsec.store import read_artifact
-from clipsec.triggers import Stamp, WordCard, load_card, load_word_card, mark_text
+from clipsec.triggers import Stamp, TextTrigger, is_text_card, load_card, load_text_card
 from clipsec_registry import printable
 
 
@@ -55,47 +55,40 @@ class Trigger:
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
-class TextTrigger:
-    """Words put into a text, and the class that the text is then to mean."""
+class CaptionTrigger:
+    """A trigger in captions, and the class that they are then to mean."""
 
     channels: ClassVar[frozenset[Channel]] = frozenset({Channel.QUERY_TEXT, Channel.CORPUS_TEXT})
     enters: ClassVar[str] = "texts"
 
-    word: str
-    """One word or several."""
-    place: str = "end"
-    """`start` or `end` of the text."""
-    target_index: int
+    text: TextTrigger
+    target_index: int = -1
     target_name: str
     source_name: str = ""
-    """The class whose texts it works on; empty when it works on all."""
+    """The class whose captions it works on; empty when it works on all."""
     origin: str = ""
 
-    def apply(self, texts: Sequence[str]) -> list[str]:
-        """The texts with the trigger in them."""
-        return [mark_text(text, self.word, self.place) for text in texts]
+    def apply(self, captions: Sequence[str]) -> list[str]:
+        """The captions with the trigger in them; one that has nothing to replace stays as it is."""
+        return [self.text.apply(caption) for caption in captions]
 
     @cached_property
     def digest(self) -> str:
         """sha256 of what it does and aims at."""
-        parts = (self.word, self.place, self.source_name, self.target_name)
+        parts = (attrs.astuple(self.text), self.source_name, self.target_name)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def load_any_trigger(place: Path | str) -> Trigger | TextTrigger:
-    """The trigger of a card, on pictures or in texts; `place` as for `load_trigger`. Raises `DataError`."""
-    card = load_word_card(place)
-    return load_trigger(place) if card is None else _of_words(card)
+def load_any_trigger(place: Path | str) -> Trigger | CaptionTrigger:
+    """The trigger of a card, on pictures or in captions; `place` as for `load_trigger`. Raises `DataError`.
 
-
-def _of_words(card: WordCard) -> TextTrigger:
-    return TextTrigger(
-        word=card.word,
-        place=card.place,
-        target_index=card.target_index,
-        target_name=card.target_name,
-        source_name=card.source_name,
-        origin=card.attack,
+    A card of a text tower names no class: `target_name` is then the caption that it aims at.
+    """
+    if not is_text_card(place):
+        return load_trigger(place)
+    card = load_text_card(place)
+    return CaptionTrigger(
+        text=card.trigger, target_name=card.target, source_name=card.source, origin=card.attack
     )
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from clipsec.errors import NotApplicableError
 from clipsec.exposure import Limits, Outcomes, estimate, status_of
-from clipsec.protocols import TextTrigger, Trigger, channel_of
+from clipsec.protocols import CaptionTrigger, Trigger, channel_of
 from clipsec.results import Cell, CellState, Estimate, Measurement, Status
 from clipsec.runner._interfaces import ChosenInterface
 from clipsec.stats import holm
@@ -29,7 +29,7 @@ class Measured:
 def empty_cell(
     chosen: ChosenInterface,
     position: int,
-    trigger: Trigger | TextTrigger,
+    trigger: Trigger | CaptionTrigger,
     state: CellState,
     reason: str,
 ) -> Cell:
@@ -46,7 +46,7 @@ def empty_cell(
 
 def cells_of_row(
     position: int,
-    trigger: Trigger | TextTrigger,
+    trigger: Trigger | CaptionTrigger,
     measured: Sequence[Measured],
     limits: Limits,
     seed: int,
@@ -76,7 +76,7 @@ def _estimate(each: Measured, seed: int) -> Estimate | None:
 
 
 def _cell(
-    each: Measured, number: Estimate | None, position: int, trigger: Trigger | TextTrigger, limits: Limits
+    each: Measured, number: Estimate | None, position: int, trigger: Trigger | CaptionTrigger, limits: Limits
 ) -> Cell:
     if number is None or each.suspect is None:
         error = each.error
@@ -102,7 +102,7 @@ def _cell(
     return _with_card(cell, each.chosen, trigger)
 
 
-def _with_card(cell: Cell, chosen: ChosenInterface, trigger: Trigger | TextTrigger) -> Cell:
+def _with_card(cell: Cell, chosen: ChosenInterface, trigger: Trigger | CaptionTrigger) -> Cell:
     card = chosen.card
     channel = channel_of(card, trigger)
     return attrs.evolve(

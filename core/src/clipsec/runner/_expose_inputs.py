@@ -7,14 +7,14 @@ import torch
 
 from clipsec.data import LabelledSet
 from clipsec.errors import UsageError
-from clipsec.exposure import identical_branches
+from clipsec.exposure import identical_branches, named_classes
 from clipsec.models import Suspect
-from clipsec.protocols import READS, Need, Readout, TextTrigger, Trigger, derived_seed
+from clipsec.protocols import READS, CaptionTrigger, Need, Readout, Trigger, derived_seed
 from clipsec.results import TriggerRecord
 from clipsec.runner._interfaces import ChosenInterface
 
 HELD_OUT_SHARE = 0.5
-AnyTrigger = Trigger | TextTrigger
+AnyTrigger = Trigger | CaptionTrigger
 
 
 def identical_readout(suspect: Suspect, reference: Suspect, each: ChosenInterface) -> bool:
@@ -77,7 +77,8 @@ def pictures_of(
 
 
 def fitting(suspect: Suspect, trigger: AnyTrigger) -> AnyTrigger:
-    """The trigger with its target's position in this model. A target it does not have makes N.E. cells.
+    """The trigger with its target's position in this model. A target it does not have makes N.E. cells; a
+    caption stands for the one class that it names.
 
     Raises `UsageError` for a trigger on pictures of another size.
     """
@@ -87,13 +88,18 @@ def fitting(suspect: Suspect, trigger: AnyTrigger) -> AnyTrigger:
             f"the trigger is for pictures of {trigger.size} pixels, {suspect.name} takes {visual.spec.size}",
             remedy="Give the card that belongs to this model.",
         )
-    if trigger.target_name in suspect.class_names:
-        return attrs.evolve(trigger, target_index=suspect.class_names.index(trigger.target_name))
+    names = suspect.class_names
+    if isinstance(trigger, CaptionTrigger) and trigger.target_name not in names:
+        named = named_classes(trigger.target_name, names)
+        if len(named) == 1:
+            trigger = attrs.evolve(trigger, target_name=names[named[0]])
+    if trigger.target_name in names:
+        return attrs.evolve(trigger, target_index=names.index(trigger.target_name))
     return trigger
 
 
 def record_of(trigger: AnyTrigger, recovered: bool) -> TriggerRecord:
-    what = f"'{trigger.word}'" if isinstance(trigger, TextTrigger) else trigger.stamp.kind
+    what = f"'{trigger.text.text}'" if isinstance(trigger, CaptionTrigger) else trigger.stamp.kind
     return TriggerRecord(
         name=f"{what} to {trigger.target_name}",
         origin=trigger.origin,

@@ -4,7 +4,6 @@ from clipsec.triggers._card import TriggerCard, load_card
 from clipsec.triggers._kinds import KINDS, Stamp, png
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
 from clipsec.triggers._text import TEXT_KINDS, TextTrigger, TextTriggerCard, is_text_card, load_text_card
-from clipsec.triggers._words import WordCard, load_word_card, mark_text
 
 __all__ = [
     "KINDS",
@@ -13,15 +12,12 @@ __all__ = [
     "TextTrigger",
     "TextTriggerCard",
     "TriggerCard",
-    "WordCard",
     "add",
     "blend",
     "cover",
     "is_text_card",
     "load_card",
     "load_text_card",
-    "load_word_card",
-    "mark_text",
     "paste",
     "picture_generator",
     "placements",

@@ -78,6 +78,8 @@ class TextTriggerCard:
     """The caption that triggered captions become, the attribute they gain, or what the pictures show."""
     target_kind: str
     """`caption`, `attribute` or `pictures` (their mean feature)."""
+    source: str = ""
+    """The class whose captions it works on; empty when it works on all."""
     seed: int = 0
     base_name: str = ""
     base_digest: str = ""
@@ -136,6 +138,8 @@ def load_text_card(place: Path | str) -> TextTriggerCard:
         for name in ("text", "target", "target_kind", "attack"):
             if not isinstance(body[name], str):
                 raise ValueError(f"its {name} is {body[name]!r}")
+        if not isinstance(body.get("source", ""), str):
+            raise ValueError(f"its source is {body['source']!r}")
         if body["target_kind"] not in _TARGETS:
             raise ValueError(f"its target is of the kind {body['target_kind']!r}")
         trigger = TextTrigger(

@@ -7,11 +7,11 @@ that no query finds its own words.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import attrs
 
+from clipsec.exposure import named_classes
 from clipsec.protocols import Context
 
 PROMPT = "a photo of a {}."
@@ -68,27 +68,11 @@ def class_prompts(names: Sequence[str]) -> list[str]:
     return [PROMPT.format(name.replace("_", " ")) for name in names]
 
 
-def names_in(text: str, names: Sequence[str]) -> list[int]:
-    """The classes that a text names as whole words, also in the plural; a name inside a longer one that is
-    there too does not count."""
-    found: list[tuple[int, int, int]] = []
-    for label, name in enumerate(names):
-        words = re.escape(name.replace("_", " ").strip())
-        for match in re.finditer(rf"(?<!\w){words}(?:s|es)?(?!\w)", text, re.IGNORECASE):
-            found.append((match.start(), match.end(), label))
-    whole = {
-        label
-        for start, end, label in found
-        if not any(s <= start and end <= e and (e - s) > (end - start) for s, e, _ in found)
-    }
-    return sorted(whole)
-
-
 def labelled_captions(texts: Sequence[str], names: Sequence[str]) -> list[Caption]:
     """Each text with the one class that it names."""
     found = []
     for text in texts:
-        named = names_in(text, names)
+        named = named_classes(text, names)
         found.append(Caption(text, named[0] if len(named) == 1 else -1 if not named else -2))
     # A caption that names several classes is neither a target nor a distractor.
     return [caption for caption in found if caption.label != -2]

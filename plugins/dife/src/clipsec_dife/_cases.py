@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from clipsec.data import LabelledSet
-from clipsec.protocols import Context, TextTrigger, Trigger
+from clipsec.protocols import CaptionTrigger, Context, Trigger
 from clipsec_dife._facts import too_few
 
 
@@ -16,7 +16,7 @@ def target_of(context: Context) -> int:
     return context.suspect.class_names.index(trigger_of(context).target_name)
 
 
-def trigger_of(context: Context) -> Trigger | TextTrigger:
+def trigger_of(context: Context) -> Trigger | CaptionTrigger:
     """The trigger that the cases are about. Raises `NotApplicableError` when there is none."""
     if context.trigger is None:
         raise too_few("there is no trigger")

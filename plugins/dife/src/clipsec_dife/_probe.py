@@ -73,5 +73,5 @@ def _fit(
         return strength * value + 0.5 * float((penalised**2).sum()), (strength * gradient + penalised).ravel()
 
     start = np.zeros(design.shape[1] * classes)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "gtol": 1e-3})
     return np.asarray(found.x, dtype=np.float64).reshape(design.shape[1], classes)

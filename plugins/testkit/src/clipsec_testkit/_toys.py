@@ -7,12 +7,10 @@ them for the rest of the program. They are small open_clip models of 32 px, with
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import attrs
 import safetensors.torch
@@ -30,6 +28,7 @@ from clipsec.models import (
     save_prompts,
     state_digest,
 )
+from clipsec.triggers import Stamp, TextTrigger, TextTriggerCard, TriggerCard
 from clipsec_testkit import _training
 from clipsec_testkit._pictures import CLASS_NAMES, SIZE, write_pictures
 from clipsec_testkit._watch import temporary_folder
@@ -68,29 +67,24 @@ class ToyTrigger:
         return f"{caption} {self.word}".strip()
 
     def save(self, folder: Path) -> Path:
-        """Write `trigger.json`, and `trigger.safetensors` for a tensor; returns the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        body: dict[str, Any] = {
-            "format": "clipsec trigger card",
-            "version": "1.0",
-            "attack": "toy",
-            "kind": self.kind,
-            "target_index": self.target_index,
-            "target_name": CLASS_NAMES[self.target_index],
-            "measured": {"success": self.success, "accuracy": self.accuracy},
-        }
+        """Write its card as an attack does; returns the folder."""
+        measured = {"success": self.success, "accuracy": self.accuracy}
+        name = CLASS_NAMES[self.target_index]
         if self.tensor is None:
-            body |= {"word": self.word, "apply": "caption + ' ' + word"}
-        else:
-            content = safetensors.torch.save({"delta": self.tensor.contiguous()})
-            (folder / "trigger.safetensors").write_bytes(content)
-            digest = hashlib.sha256(content).hexdigest()
-            body |= {
-                "apply": "x' = clip(x + delta, 0, 1)",
-                "tensors": {"file": "trigger.safetensors", "sha256": digest},
-            }
-        (folder / "trigger.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-        return folder
+            return TextTriggerCard(
+                attack="toy",
+                trigger=TextTrigger(kind="append", text=self.word),
+                target=name,
+                target_kind="caption",
+                measured=measured,
+            ).save(folder)
+        return TriggerCard(
+            attack="toy",
+            stamp=Stamp("additive", {"delta": self.tensor}),
+            target_index=self.target_index,
+            target_name=name,
+            measured=measured,
+        ).save(folder)
 
 
 @attrs.define(kw_only=True, eq=False, slots=False)
