@@ -250,6 +250,30 @@ def test_a_detector_that_crashes_is_no_clean_verdict(
     assert sorted(kitchen.calls()) == ["crash one-plant-1", "crash two-plant-4"]
 
 
+def test_what_was_found_is_repaired_once(kitchen: Kitchen) -> None:
+    """One repair for each poisoned model that counts and was found out; what the detector missed is told, and
+    stays. Its end is whatever `clipsec repair` says."""
+    repairs = {
+        "mend": {"plugin": "toy-mend", "detector": "sniff"},
+        "idle": {"plugin": "toy-mend", "detector": "deaf"},
+    }
+    bench = kitchen.bench(repairs=repairs)
+    assert work(bench).failed == 0
+    mended = [call for call in kitchen.calls() if call.startswith("mend")]
+    assert mended == ["mend one-plant-1 green stripes", "mend two-plant-4 green stripes"]
+    states = {(line.model, line.repair): line.state for line in write_report(bench).repairs}
+    assert states == {
+        # The toy's trigger never worked, so there was nothing to repair.
+        ("one-plant-1", "mend"): "inconclusive",
+        ("two-plant-4", "mend"): "inconclusive",
+        ("one-plant-1", "idle"): "not found",
+        ("two-plant-4", "idle"): "not found",
+    }
+    assert (bench.out / "repairs.csv").is_file()
+    assert work(kitchen.bench(repairs=repairs)).done == 0
+    assert kitchen.calls() == []
+
+
 def test_what_another_process_holds_is_left_to_it(kitchen: Kitchen) -> None:
     """Two processes on one output do not do the same model, and neither waits for the other."""
     bench = kitchen.bench()

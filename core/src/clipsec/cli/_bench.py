@@ -132,7 +132,10 @@ def _summarise(result: BenchResult, tally: Tally | None) -> None:
                 "" if found.f1_attacks is None else f"{found.f1_attacks:.2f}",
             )
     if table.row_count:
-        Console(highlight=False, soft_wrap=True).print(table)
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 200  # in a log nothing should be cut
+        console.print(table)
     for line in result.models:
         if line.state == "built" and not line.counts:
             click.echo(f"{line.name} does not count: {'; '.join(line.reasons)}")
