@@ -48,3 +48,17 @@ def thresholds_of(family: str) -> Thresholds:
     """The thresholds of a family, from the file that ships with this package."""
     text = (files("clipsec_amdet") / "calibration.json").read_text(encoding="utf-8")
     return Thresholds(family=family, **json.loads(text)["families"][family])
+
+
+def with_set(thresholds: Thresholds, same: float | None, different: float | None) -> Thresholds:
+    """The thresholds with those that the user sets."""
+    given = (("same", same), ("different", different))
+    told = [f"{name} = {value:g}" for name, value in given if value is not None]
+    if not told:
+        return thresholds
+    return attrs.evolve(
+        thresholds,
+        same=thresholds.same if same is None else same,
+        different=thresholds.different if different is None else different,
+        source=f"{' and '.join(told)} set by the user, else {thresholds.source}",
+    )

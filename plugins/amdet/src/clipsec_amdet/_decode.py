@@ -59,10 +59,11 @@ def decode(context: Context, plan: Plan, feature: Tensor) -> Problem:
     captions = tuple(
         (plan.captions[i], value) for i, value in zip(best.indices.tolist(), best.values.tolist())
     )
-    return (yield from _with_pictures(context, Decoded(captions), target))
+    return (yield from with_pictures(context, Decoded(captions), target))
 
 
-def _with_pictures(context: Context, decoded: Decoded, target: Tensor) -> Problem:
+def with_pictures(context: Context, decoded: Decoded, target: Tensor) -> Problem:
+    """The same with the pool's pictures nearest to the feature `[E]`, where there are such."""
     visual, pool = context.suspect.base.visual, context.pool
     if visual is None or pool is None or visual.embed_dim != len(target):
         return decoded

@@ -21,13 +21,20 @@ def insert(rows: Tensor, vectors: Tensor, at: int) -> Tensor:
     return torch.cat([rows[:, :at], vectors, rows[:, at:]], dim=1)[:, : rows.shape[1]]
 
 
+def place(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean unit vector of each row's tokens: `[n, T, D]` -> `[n, D]`.
+
+    `mask` `[n, T]` says which tokens count; None: all.
+    """
+    return _mean(F.normalize(hidden, dim=-1), mask)
+
+
 def assimilation(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean cosine over all pairs of tokens of each row, the diagonal included: `[n, T, D]` -> `[n]`.
 
     The mean over pairs is the squared length of the mean unit vector, so no `[T, T]` table is needed.
-    `mask` `[n, T]` says which tokens count; None: all.
     """
-    return _mean(F.normalize(hidden, dim=-1), mask).square().sum(-1)
+    return place(hidden, mask).square().sum(-1)
 
 
 def likeness(hidden: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -37,16 +44,23 @@ def likeness(hidden: Tensor, other: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def objective(
-    hidden: Tensor, clean: Tensor, anchor: Tensor, weight: float = 0.1, mask: Tensor | None = None
+    hidden: Tensor,
+    clean: Tensor,
+    anchor: Tensor,
+    weight: float = 0.1,
+    mask: Tensor | None = None,
+    centre: Tensor | None = None,
 ) -> Tensor:
     """`-A + weight S + weight D` of each row, `[n]`.
 
     `hidden`: the suspect's with the vectors in; `clean`: the suspect's without them, position by position;
     `anchor`: the clean reference's with them. All `[n, T, D]`. A is the assimilation, S the likeness to
-    `clean`, D the likeness to `anchor`.
+    `clean`, D the likeness to `anchor`. With `centre` `[D]` (ours) A is instead the mean cosine to where
+    all rows go, their mean `place`: for when one token of each row counts, which is always like itself.
     """
     away = likeness(hidden, clean, mask) + likeness(hidden, anchor, mask)
-    return weight * away - assimilation(hidden, mask)
+    together = assimilation(hidden, mask) if centre is None else place(hidden, mask) @ centre
+    return weight * away - together
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

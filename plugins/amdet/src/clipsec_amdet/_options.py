@@ -29,12 +29,18 @@ class Options:
     """Vectors that are inserted. Code: 1."""
     prompts: int = attrs.field(default=4000, validator=validators.ge(20))
     """Captions that are used, drawn by the seed; a fifth is kept for the tests. Code: 4,000."""
-    positions: str = attrs.field(default="all", validator=validators.in_(("all", "text")))
+    positions: str = attrs.field(default="all", validator=validators.in_(("all", "text", "end")))
     """Which tokens count: `all`, padding included, as published; `text` (ours, causal towers only) leaves
-    padding out and cuts it off, which is exact and faster."""
+    padding out and cuts it off, which is exact and faster; `end` (ours) is the one token that the feature
+    is read at, which must agree between prompts instead of within one: for targets planted in the feature
+    alone."""
     directions: int = attrs.field(default=4, validator=validators.ge(1))
     """Landscapes that are averaged, each with a prompt and a random direction of its own. Code: 1."""
     points: int = attrs.field(default=50, validator=validators.ge(3))
     """Points along each side of a landscape. Code: 50."""
     reach: float = attrs.field(default=10.0, validator=validators.gt(0))
     """How far a landscape goes to each side. Code: 10."""
+    same: float | None = None
+    """Replaces the family's threshold for the likeness of prompts to the first; the verdict then says so."""
+    different: float | None = None
+    """Replaces the family's threshold for the likeness to the reference; the verdict then says so."""

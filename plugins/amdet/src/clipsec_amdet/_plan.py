@@ -13,7 +13,7 @@ from clipsec.errors import NotApplicableError
 from clipsec.models import ClipModel, embed_ids, end_positions, is_causal, pad_with_end
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
-from clipsec_amdet._calibration import Thresholds, family_of, thresholds_of
+from clipsec_amdet._calibration import Thresholds, family_of, thresholds_of, with_set
 from clipsec_amdet._options import Options
 
 LONGEST_SHARE = 0.95
@@ -33,7 +33,8 @@ class Prompts:
     vectors: int
     at: int
     """Where vectors are inserted: after the start token; SigLIP has none."""
-    text_only: bool
+    positions: str
+    """Which tokens count, as in `Options`."""
     key: str
 
     def rows(self, index: Tensor) -> Tensor:
@@ -46,10 +47,10 @@ class Prompts:
 
     def mask(self, index: Tensor) -> Tensor | None:
         """Which tokens count once the vectors are in, `[len(index), T]`; None: all."""
-        if not self.text_only:
+        if self.positions == "all":
             return None
-        length = self.ids.shape[1]
-        return torch.arange(length) <= (self.ends[index] + self.vectors).clamp(max=length - 1)[:, None]
+        places, read = torch.arange(self.ids.shape[1]), self.read_at(index)[:, None]
+        return places == read if self.positions == "end" else places <= read
 
     def read_at(self, index: Tensor) -> Tensor:
         """Where the feature is read once the vectors are in, `[len(index)]`."""
@@ -92,7 +93,7 @@ def make_plan(context: Context) -> Plan:
     kept = max(2, len(captions) // 5)
     return Plan(
         options=options,
-        thresholds=thresholds_of(family),
+        thresholds=with_set(thresholds_of(family), options.same, options.different),
         prompts=prompts,
         captions=captions,
         batches=make_batches(len(captions) - kept, options, context.generator("batches")),
@@ -128,15 +129,15 @@ def make_prompts(
     pool = coco_captions()
     order = torch.randperm(len(pool), generator=generator).tolist()
     texts = [pool.texts[place] for place in order]
-    text_only = options.positions == "text"
-    if text_only and not is_causal(clip):
+    causal = is_causal(clip)
+    if options.positions == "text" and not causal:
         raise NotApplicableError(
             "a bidirectional text tower cannot be cut to its texts: its padding is part of them",
             remedy="Leave positions at `all`.",
         )
     ids = pad_with_end(clip, clip.text.tokenizer(texts))
     ends = end_positions(clip, ids)
-    if text_only:
+    if options.positions != "all" and causal:
         longest = int(ends.double().quantile(LONGEST_SHARE))
         kept = (ends <= longest).nonzero()[:, 0]
         ids, ends = ids[kept][:, : longest + 1 + options.vectors], ends[kept]
@@ -148,8 +149,8 @@ def make_prompts(
         ids=ids,
         ends=ends,
         vectors=options.vectors,
-        at=1 if is_causal(clip) else 0,
-        text_only=text_only,
+        at=1 if causal else 0,
+        positions=options.positions,
         key=hashlib.sha256(facts.encode()).hexdigest(),
     )
     return prompts, tuple(texts)

@@ -13,7 +13,7 @@ from clipsec.protocols import Context
 from clipsec.scheduler import Backward, Encode, Problem
 from clipsec_amdet._decision import Decision, Shares, decide, shares_of
 from clipsec_amdet._landscape import convex_share, grid_points, search_directions
-from clipsec_amdet._objective import assimilation, insert, likeness, objective
+from clipsec_amdet._objective import insert, likeness, objective, place
 from clipsec_amdet._plan import Plan
 
 WEIGHT_DECAY = 1e-5
@@ -45,10 +45,10 @@ def run_start(context: Context, plan: Plan, start: int, advance: Callable[[int],
     if unit is None:
         noise = torch.randn(plan.options.vectors, plan.width, generator=context.generator("start", start))
         vectors, losses = yield from search(plan, noise, advance)
-        shares, means, feature = yield from measure_vectors(plan, vectors)
+        shares, means, feature, centre = yield from measure_vectors(plan, vectors)
         if decide(shares, plan.thresholds).margin > 0:
             generator = context.generator("landscape", start)
-            convex = yield from convexity(plan, vectors, generator)
+            convex = yield from convexity(plan, vectors, centre, generator)
             shares = attrs.evolve(shares, convex=convex)
         data = {"losses": losses, "shares": attrs.asdict(shares), "means": means}
         context.units.save(name, data, {"vectors": vectors, "feature": feature})
@@ -83,7 +83,8 @@ def search(plan: Plan, noise: Tensor, advance: Callable[[int], None]) -> Problem
         inserted = insert(rows, vectors, prompts.at)
         hidden = yield Encode(plan.suspect_search, inserted, cache=False, micro_batch=size)
         anchor = yield Encode(plan.reference_search, inserted, cache=False, micro_batch=size)
-        loss = objective(hidden, clean, anchor, options.weight, mask).mean()
+        centre = place(hidden, mask).mean(dim=0) if options.positions == "end" else None
+        loss = objective(hidden, clean, anchor, options.weight, mask, centre).mean()
         losses.append(loss.item())
         if not losses[-1] < float("inf"):
             raise DetectionError(
@@ -107,50 +108,55 @@ def lonely_batch(rows: int) -> int | None:
 
 
 def measure_vectors(plan: Plan, vectors: Tensor) -> Problem:
-    """The first three tests on the held-out prompts: `Shares`, the means behind them, and the mean hidden
-    state at the position that is read, `[D]`."""
-    prompts = plan.prompts
-    assimilated, same, anchored, read = [], [], [], []
-    first, first_mask = None, None
+    """The first three tests on the held-out prompts: `Shares`, the means behind them, the mean hidden state
+    at the position that is read `[D]`, and the mean `place` of the prompts `[D]`."""
+    prompts, at_end = plan.prompts, plan.options.positions == "end"
+    places, same, anchored, read = [], [], [], []
+    first: tuple[Tensor, Tensor | None, Tensor] | None = None
     for index in plan.held_out.split(CHUNK):
         rows, mask = insert(prompts.rows(index), vectors, prompts.at), prompts.mask(index)
         hidden = yield Encode(plan.suspect, rows, cache=False)
         anchor = yield Encode(plan.reference, rows, cache=False)
-        if first is None:
-            first, first_mask = hidden[:1], None if mask is None else mask[:1]
-        both = None if mask is None or first_mask is None else mask & first_mask
-        assimilated.append(assimilation(hidden, mask))
-        same.append(likeness(hidden, first, both))
+        ends = hidden[torch.arange(len(index)), prompts.read_at(index)]
+        first = first or (hidden[:1], None if mask is None else mask[:1], ends[:1])
+        if at_end:
+            same.append(torch.cosine_similarity(ends, first[2], dim=-1))
+        else:
+            both = None if mask is None or first[1] is None else mask & first[1]
+            same.append(likeness(hidden, first[0], both))
+        places.append(place(hidden, mask))
         anchored.append(likeness(hidden, anchor, mask))
-        read.append(hidden[torch.arange(len(index)), prompts.read_at(index)])
-    collapse, place, anchoring = (torch.cat(each) for each in (assimilated, same, anchored))
-    if not bool(torch.isfinite(torch.stack([collapse, place, anchoring])).all()):
+        read.append(ends)
+    centres, alike, anchoring = (torch.cat(each) for each in (places, same, anchored))
+    centre = centres.mean(dim=0)
+    collapse = centres @ centre if at_end else centres.square().sum(dim=-1)
+    if not bool(torch.isfinite(torch.stack([collapse, alike, anchoring])).all()):
         raise DetectionError(
             "hidden states of the suspect or the reference are not finite",
             remedy="Check both models' weights.",
         )
-    shares = shares_of(collapse, place, anchoring, plan.thresholds)
+    shares = shares_of(collapse, alike, anchoring, plan.thresholds)
     means = {
         "assimilation": float(collapse.mean()),
-        "likeness_to_first": float(place[1:].mean()),
+        "likeness_to_first": float(alike[1:].mean()),
         "likeness_to_reference": float(anchoring.mean()),
     }
-    return shares, means, torch.cat(read).mean(dim=0)
+    return shares, means, torch.cat(read).mean(dim=0), centre
 
 
-def convexity(plan: Plan, vectors: Tensor, generator: torch.Generator) -> Problem:
+def convexity(plan: Plan, vectors: Tensor, centre: Tensor, generator: torch.Generator) -> Problem:
     """The mean convex share over several landscapes, each with a held-out prompt and a random direction of
     its own; in the precision of decisions."""
     options, shares = plan.options, []
     for number in range(options.directions):
         index = plan.held_out[number % len(plan.held_out)].reshape(1)
         noise = torch.randn(vectors.shape, generator=generator)
-        surface = yield from landscape(plan, vectors, index, noise)
+        surface = yield from landscape(plan, vectors, centre, index, noise)
         shares.append(convex_share(surface))
     return sum(shares) / len(shares)
 
 
-def landscape(plan: Plan, vectors: Tensor, index: Tensor, noise: Tensor) -> Problem:
+def landscape(plan: Plan, vectors: Tensor, centre: Tensor, index: Tensor, noise: Tensor) -> Problem:
     """The loss of one prompt on a grid around the vectors: `[points, points]`, float64.
 
     Along one side the direction in which the loss falls, along the other `noise` made orthogonal to it.
@@ -166,7 +172,8 @@ def landscape(plan: Plan, vectors: Tensor, index: Tensor, noise: Tensor) -> Prob
         anchor = yield Encode(plan.reference, inserted, cache=False, micro_batch=size)
         wide = None if mask is None else mask.expand(len(points), -1)
         # Second differences are compared with 1e-6, so nothing is added to what the towers round.
-        return objective(hidden.double(), clean.double(), anchor.double(), options.weight, wide)
+        towards = centre.double() if options.positions == "end" else None
+        return objective(hidden.double(), clean.double(), anchor.double(), options.weight, wide, towards)
 
     leaf = vectors.clone().requires_grad_()
     loss = yield from loss_at(leaf[None], gradient=True)
