@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from clipsec.errors import StoreError
 from clipsec.results._classes import SCHEMA_VERSION, GateResult, Interval, SuspectCard
 from clipsec.results._json import add_words, read_document, write_document
 from clipsec.results._outcome import Outcome, exit_code, overall
@@ -316,10 +317,17 @@ def exposure_to_text(result: ExposureResult) -> str:
 
 def exposure_from_json(document: Any) -> ExposureResult:
     """The record that `exposure_to_text` wrote. Raises `StoreError` like `from_json`."""
-    fields = document
+    fields, stated = document, {}
     if isinstance(document, dict):
-        fields = {key: value for key, value in document.items() if key not in ("outcome", "exit_code")}
+        stated = {key: document[key] for key in ("outcome", "exit_code") if key in document}
+        fields = {key: value for key, value in document.items() if key not in stated}
     result: ExposureResult = read_document(fields, ExposureResult, "exposure matrix")
+    said = {"outcome": str(result.outcome), "exit_code": result.exit_code}
+    if any(value != said[key] for key, value in stated.items()):
+        raise StoreError(
+            f"the record says {stated}, but its cells make it {said}",
+            remedy="The file was edited or written by another program; measure again.",
+        )
     return result
 
 
