@@ -25,7 +25,8 @@ def demo() -> int:
     truth = clipsec_zoo.answers()
     began = time.monotonic()
     option = f"clip-inspector.max_pictures={PICTURES}"
-    arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS), "--option", option]
+    chosen = ["--detector", "clip-inspector", "--option", option]
+    arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS), *chosen]
     click.secho(f"$ clipsec {' '.join(arguments)}", bold=True)
     try:
         main(arguments)

@@ -16,7 +16,7 @@ from clipsec.store import RunStore
 
 from .conftest import SHORT
 
-COMMAND = ("run", "zoo:demo-badclip", "--runs", "runs", "-q", *SHORT)
+COMMAND = ("run", "zoo:demo-badclip", "--detector", "clip-inspector", "--runs", "runs", "-q", *SHORT)
 
 
 def start(folder: Path, environment: dict[str, str], cache: Path) -> subprocess.Popen[bytes]:

@@ -65,12 +65,12 @@ def test_a_reserved_name_stays_with_its_owner(install):
 
 def test_an_impostor_does_not_inherit_a_missing_owners_name(install):
     """While the owner is not installed, its name finds nothing, and the remedy installs the owner."""
-    install("vendor-fake", {"amdet": "vendor_fake:Plugin"})
+    install("vendor-fake", {"bad_text_tower": "vendor_fake:Plugin"})
     with pytest.raises(
-        PluginNotFoundError, match="vendor-fake/amdet is reached only by its canonical"
+        PluginNotFoundError, match="vendor-fake/bad-text-tower is reached only by its canonical"
     ) as caught:
-        Registry().find("detectors", "amdet")
-    assert "pip install clipsec-amdet" in caught.value.remedy
+        Registry().find("detectors", "bad_text_tower")
+    assert "pip install clipsec-bad-text-tower" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

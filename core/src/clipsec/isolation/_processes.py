@@ -62,7 +62,10 @@ def _tree(launcher: Launcher) -> list[psutil.Process]:
 
 def _resident(process: psutil.Process) -> int:
     try:
-        return int(process.memory_info().rss)
+        # In proportion where it is known: a child between fork and exec would count its parent's memory
+        # again, and PyTorch's libraries (half a gigabyte) are there once for all processes.
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", 0) or full.rss)
     except psutil.Error:
         return 0
 
