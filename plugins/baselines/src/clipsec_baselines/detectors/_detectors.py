@@ -142,7 +142,7 @@ class NeuralCleanse(_SmallestTrigger):
     # the visual toy, but k = 2 also flags a natural class now and then; see docs/baselines.md.
     conformance: ClassVar[Mapping[str, Any]] = {
         "detects": frozenset({"visual"}),
-        "options": {"max_pictures": 128, "epochs": 10},
+        "options": {"max_pictures": 96, "epochs": 5},
         "tolerance": 0.05,
         "weakness": "k = 2 among eight classes flags natural ones; see docs/baselines.md",
     }
@@ -169,7 +169,7 @@ class PixelBackdoor(_SmallestTrigger):
     references: ClassVar[tuple[str, ...]] = ("doi:10.1109/CVPR52688.2022.01301", "arXiv:2604.09101")
     # The toys' triggers change every pixel a little, which few pixels cannot imitate; see docs/baselines.md.
     conformance: ClassVar[Mapping[str, Any]] = {
-        "options": {"max_pictures": 128, "epochs": 10},
+        "options": {"max_pictures": 64, "epochs": 2},
         "tolerance": 0.05,
         "weakness": "the toys' triggers change every pixel a little, which few pixels cannot imitate",
     }
