@@ -17,7 +17,7 @@ import attrs
 import pytest
 from PIL import Image
 
-from clipsec.reports import write_html
+from clipsec.reports import render_exposure_html, write_html
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -237,3 +237,20 @@ def test_hostile_names_do_nothing(browser, samples, tmp_path, listener):
     assert title.startswith("Backdoor found")
     assert not browser.console
     assert not asked
+
+
+def test_the_exposure_matrix_fits_a_phone_and_runs_nothing(browser, tmp_path):
+    """Texts of models stay texts even without the page's policy; only tables scroll; no violation."""
+    sample = runpy.run_path(str(SAMPLES.with_name("test_exposure_page.py")))["sample"]
+    page = tmp_path / "exposure.html"
+    page.write_text(render_exposure_html(sample()), encoding="utf-8")
+    found = browser.probe(
+        page,
+        "{wide: document.documentElement.scrollWidth, tiles: document.querySelectorAll('.tile').length,"
+        " scripts: document.scripts.length, ran: window.ran || 0}",
+        width=375,
+    )
+    # The one script is the probe's own.
+    assert found == {"wide": 375, "tiles": 8, "scripts": 1, "ran": 0}
+    browser.dom(page)
+    assert browser.console == ""
