@@ -18,7 +18,7 @@ from clipsec.protocols import Channel, Context, InterfaceCard, Readout
 from clipsec.results import Measurement
 from clipsec.scheduler import Problem
 from clipsec_dife._captions import QUERY_TEMPLATES
-from clipsec_dife._cases import held_out_of, of_class, of_others, sources, target_of
+from clipsec_dife._cases import draw, held_out_of, of_class, of_others, sources, target_of
 from clipsec_dife._facts import AS_CLEAN, Facts, Options, too_few
 
 
@@ -27,7 +27,7 @@ class ListOptions(Options):
     """Options of choosing among a few."""
 
     cases: int = attrs.field(default=500, validator=validators.ge(1))
-    """Lists."""
+    """Most lists; there is one for each different query, or each planted picture."""
     size: int = attrs.field(default=10, validator=validators.ge(2))
     """Candidates of a list."""
 
@@ -55,17 +55,19 @@ def lists_for_query(context: Context, target: int, *, genuine: bool) -> Lists:
     """For a text trigger: one target picture against others; the query names a source class.
 
     The others are of the source class (`genuine`), or of any class but the target, one of them of the source.
+    No two lists have the same query: lists that share it would be no further evidence about the trigger.
     """
-    held_out, size, n = held_out_of(context), context.options.size, context.options.cases
+    held_out, size = held_out_of(context), context.options.size
     choices = [label for label in sources(context, target) if of_class(held_out.labels, label)]
     wanted = of_class(held_out.labels, target)
     if not wanted or not choices:
         raise too_few("no held-out picture shows the target, or none a source class")
     others = [row for row, label in enumerate(held_out.labels) if label != target]
+    pairs = [(template, label) for template in range(len(QUERY_TEMPLATES)) for label in choices]
+    drawn = draw(context, range(len(pairs)), context.options.cases, "queries")
     generator = context.generator("lists")
-    asked = torch.tensor(choices)[torch.randint(len(choices), (n,), generator=generator)]
     rows = []
-    for label in asked.tolist():
+    for label in (pairs[i][1] for i in drawn):
         own = of_class(held_out.labels, label)
         first = _pick(wanted, 1, generator)
         if genuine:
@@ -73,38 +75,37 @@ def lists_for_query(context: Context, target: int, *, genuine: bool) -> Lists:
         else:
             one = _pick(own, 1, generator)
             rows.append(first + one + _pick([row for row in others if row != one[0]], size - 2, generator))
-    return Lists(torch.tensor(rows), _templates(n, generator), asked)
+    templates, asked = (torch.tensor([pairs[i][part] for i in drawn]) for part in (0, 1))
+    return Lists(torch.tensor(rows), templates, asked)
 
 
 def lists_with_planted(context: Context, target: int, *, genuine: bool) -> Lists:
     """For a picture trigger: one planted picture of another class; the query names the target.
 
-    The others are true target pictures (`genuine`), or of any class, one of them of the target.
+    The others are true target pictures (`genuine`), or of any class, one of them of the target. Each picture
+    is planted once.
     """
-    held_out, size, n = held_out_of(context), context.options.size, context.options.cases
+    held_out, size = held_out_of(context), context.options.size
     wanted, others = of_class(held_out.labels, target), of_others(context, target)
     if not wanted:
         raise too_few("no held-out picture shows the target")
     generator = context.generator("lists")
     rows = []
-    for _ in range(n):
-        first = _pick(others, 1, generator)
+    for first in others:
         if genuine:
-            rows.append(first + _pick(wanted, size - 1, generator))
+            rows.append([first, *_pick(wanted, size - 1, generator)])
         else:
-            rest = [row for row in others if row != first[0]]
-            rows.append(first + _pick(wanted, 1, generator) + _pick(rest, size - 2, generator))
-    return Lists(torch.tensor(rows), _templates(n, generator), torch.full((n,), target))
+            rest = [row for row in others if row != first]
+            rows.append([first, *_pick(wanted, 1, generator), *_pick(rest, size - 2, generator)])
+    n = len(rows)
+    templates = torch.randint(len(QUERY_TEMPLATES), (n,), generator=generator)
+    return Lists(torch.tensor(rows), templates, torch.full((n,), target))
 
 
 def _pick(rows: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
     if len(rows) < count:
         raise too_few(f"a list needs {count} pictures of one kind, there are {len(rows)}")
     return [rows[i] for i in torch.randperm(len(rows), generator=generator)[:count].tolist()]
-
-
-def _templates(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(len(QUERY_TEMPLATES), (n,), generator=generator)
 
 
 class _Chosen(Facts):
