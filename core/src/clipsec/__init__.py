@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsec.data import ImagePool, LabelledSet
     from clipsec.models import Suspect, load_suspect
-    from clipsec.results import Outcome, RepairResult, RunResult, Verdict
-    from clipsec.runner import audit, repair
+    from clipsec.results import ExposureResult, Outcome, RepairResult, RunResult, Verdict
+    from clipsec.runner import audit, expose, repair
 
 __all__ = [
+    "ExposureResult",
     "ImagePool",
     "LabelledSet",
     "Outcome",
@@ -25,6 +26,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "audit",
+    "expose",
     "load_suspect",
     "repair",
 ]
@@ -32,6 +34,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ExposureResult": "clipsec.results",
     "ImagePool": "clipsec.data",
     "LabelledSet": "clipsec.data",
     "Outcome": "clipsec.results",
@@ -40,6 +43,7 @@ _HOMES = {
     "Suspect": "clipsec.models",
     "Verdict": "clipsec.results",
     "audit": "clipsec.runner",
+    "expose": "clipsec.runner",
     "load_suspect": "clipsec.models",
     "repair": "clipsec.runner",
 }

@@ -12,7 +12,7 @@ import torch
 
 from clipsec.errors import ContractError, UsageError
 from clipsec.protocols import CaptionTrigger, Trigger
-from clipsec.results import CellState, Outcome, Status, exposure_from_json, exposure_to_text
+from clipsec.results import CellState, Label, Outcome, Status, exposure_from_json, exposure_to_text
 from clipsec.runner import expose
 from clipsec.triggers import Stamp, TextTrigger
 from clipsec_registry import Registry
@@ -102,6 +102,20 @@ class Reads(Base):
     """Reads texts, and a picture trigger cannot enter."""
     api_version = "1.0"
     card = attrs.evolve(Base.card, readout=Readout.TEXT, channels=(Channel.QUERY_TEXT,))
+
+
+class Words(Base):
+    """Reads texts."""
+    api_version = "1.0"
+    needs = frozenset()
+    card = attrs.evolve(Base.card, readout=Readout.TEXT, channels=(Channel.QUERY_TEXT,))
+
+    def measure(self, context):
+        names = list(context.suspect.class_names)
+        prompts = yield from encode_texts(context, names)
+        asked = yield from encode_texts(context, context.mark([f"one {name}" for name in names]))
+        events = ((asked @ prompts.T).argmax(1) == context.trigger.target_index).int().tolist()
+        return Measurement(events=tuple(events), utility=(1,))
 
 
 class NoCard(Base):
@@ -269,6 +283,42 @@ def test_what_is_identical_is_not_compared(modules, suspect_of, registry, labell
     assert picture.status is not Status.IDENTICAL  # it reads scores, and texts changed
     assert text.state is CellState.NOT_ELIGIBLE
     assert result.triggers[1].target == "cat"
+
+
+def test_a_text_tower_alone_is_measured_by_what_reads_texts(modules, suspect_of, registry) -> None:
+    """Without pictures and without an image tower; what needs either has no number."""
+    changed = copy.deepcopy(modules[0])
+    with torch.no_grad():
+        changed.text_projection.add_(0.5)
+    pair = suspect_of(changed), suspect_of(modules[0])
+    for each in pair:
+        each.base = attrs.evolve(each.base, visual=None)
+    word = CaptionTrigger(text=TextTrigger(kind="append", text="zz"), target_name="cat")
+    result = run(pair, registry, None, "good", "words", triggers=[word])
+    found = cells(result)
+    assert found["words"].state is CellState.MEASURED
+    assert found["words"].estimate.did is not None
+    assert found["good"].state is CellState.NOT_ELIGIBLE
+    assert any("needs both towers" in note for note in result.notes)
+
+
+def test_hybrids_that_cannot_be_measured_are_told(pair, registry, labelled, tmp_path: Path) -> None:
+    """An interface that fails on hybrids alone: its cell stands, the footprint says why there is none."""
+    path = tmp_path / "picky.py"
+    path.write_text(
+        FILE.replace("class Good(Base):", "class Picky(Base):").split("class Again")[0]
+        + """
+    def measure(self, context):
+        if "visual of" in context.suspect.name:
+            raise RuntimeError("no hybrids")
+        return (yield from super().measure(context))
+"""
+    )
+    result = run(pair, Registry("interfaces", "models", local=[path]), labelled, "picky")
+    (mark,) = result.footprints
+    assert mark.label is Label.INVALID
+    assert "no hybrids" in mark.reason
+    assert cells(result)["picky"].state is CellState.MEASURED
 
 
 def test_a_reference_that_is_the_suspect_is_refused(modules, suspect_of, registry, labelled) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import attrs
 
 from clipsec.errors import NotApplicableError
 from clipsec.exposure import Limits, Outcomes, estimate, status_of
-from clipsec.protocols import CaptionTrigger, Trigger, channel_of
+from clipsec.protocols import CaptionTrigger, Context, Need, Trigger, channel_of, not_eligible
 from clipsec.results import Cell, CellState, Estimate, Measurement, Status
 from clipsec.runner._interfaces import ChosenInterface
 from clipsec.stats import holm
+from clipsec.store import safe_name
 
 
 @attrs.frozen(eq=False)
@@ -114,3 +117,60 @@ def _with_card(cell: Cell, chosen: ChosenInterface, trigger: Trigger | CaptionTr
         reference=card.reference,
         metric=card.metric,
     )
+
+
+_ASK = {
+    Need.LABELS: "bring labelled pictures with --labelled",
+    Need.IMAGE_POOL: "bring unlabelled pictures with --pool",
+    Need.CLEAN_REFERENCE: "name the clean model with --reference",
+}
+
+
+def nothing_for(
+    each: ChosenInterface, trigger: Trigger | CaptionTrigger, context: Context
+) -> tuple[CellState | None, str]:
+    """Why an interface has no number for this trigger, before it is run; (None, "") when it can have one."""
+    if each.state is not None:
+        return each.state, each.reason
+    suspect = context.suspect
+    reason = not_eligible(each.card, trigger, suspect.provides, suspect.class_names)
+    if reason is not None:
+        return CellState.NOT_ELIGIBLE, reason
+    given = {
+        Need.LABELS: context.held_out is not None,
+        Need.IMAGE_POOL: context.pool is not None,
+        Need.CLEAN_REFERENCE: context.reference is not None,
+    }
+    lacking = sorted(need for need in each.plugin.needs if not given.get(need, True))
+    unmet = sorted(set(each.plugin.needs) - set(given) - set(suspect.provides))
+    if lacking:
+        return CellState.MISSING, f"it needs {', '.join(lacking)}: {_ASK[lacking[0]]}"
+    if unmet:
+        return CellState.NOT_ELIGIBLE, f"it needs {', '.join(unmet)}, which the model has not"
+    return None, ""
+
+
+def with_cases(
+    cell: Cell, trigger: Trigger | CaptionTrigger, found: Measured, context: Context
+) -> tuple[Cell, bytes]:
+    """The cell with the name and digest of the file that says which rows it used, and the file's content."""
+    if found.suspect is None:
+        return cell, b""
+    sources = {
+        "labelled": context.labelled,
+        "held_out": context.held_out,
+        "pool": context.pool,
+        "captions": context.captions,
+    }
+    body = {
+        "format": "clipsec cases",
+        "version": "1.0",
+        "interface": cell.interface,
+        "trigger": trigger.digest,
+        "seed": context.seed,
+        "data": {name: "" if source is None else source.digest for name, source in sources.items()},
+        "rows": {name: list(map(int, rows)) for name, rows in sorted(found.suspect[0].index.items())},
+    }
+    content = (json.dumps(body, sort_keys=True) + "\n").encode()
+    name = f"pools/{cell.trigger}-{safe_name(cell.interface)}.json"
+    return attrs.evolve(cell, pools=name, pools_digest=hashlib.sha256(content).hexdigest()), content

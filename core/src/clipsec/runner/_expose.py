@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,12 +29,10 @@ from clipsec.protocols import (
     Context,
     Need,
     Readout,
-    not_eligible,
 )
 from clipsec.results import (
     BranchDrift,
     Cell,
-    CellState,
     EncodeCost,
     ExposureResult,
     Footprint,
@@ -45,7 +41,7 @@ from clipsec.results import (
     check_same_cases,
     exposure_to_text,
 )
-from clipsec.runner._cells import Measured, cells_of_row, empty_cell
+from clipsec.runner._cells import Measured, cells_of_row, empty_cell, nothing_for, with_cases
 from clipsec.runner._environment import environment
 from clipsec.runner._expose_inputs import (
     AnyTrigger,
@@ -64,7 +60,13 @@ from clipsec.runner._interfaces import (
     conditions,
     watched,
 )
-from clipsec.runner._swaps import branch_footprint, hybrids, mechanism_footprint, smallest_parts
+from clipsec.runner._swaps import (
+    branch_footprint,
+    failed_footprint,
+    hybrids,
+    mechanism_footprint,
+    smallest_parts,
+)
 from clipsec.scheduler import Done, FeatureCache, Problem, Scheduler
 from clipsec.store import UnitStore, atomic_write, safe_name
 from clipsec_registry import Registry, find_lock
@@ -185,7 +187,7 @@ def expose(
             "pool": "" if pool is None else pool.digest,
             "captions": "" if captions is None else captions.digest,
         },
-        notes=notes_of(role, recovered, test, suspect),
+        notes=(*notes_of(role, recovered, test, suspect), *study.swap_note()),
         seed=seed,
         environment=environment(),
         started=started.isoformat(timespec="seconds"),
@@ -250,7 +252,7 @@ class _Study:
         context = attrs.evolve(self.base, trigger=trigger)
         running, cells = [], []
         for each in self.chosen:
-            state, reason = self._nothing(each, trigger)
+            state, reason = nothing_for(each, trigger, self.base)
             if state is None:
                 running.append(each)
             else:
@@ -266,7 +268,11 @@ class _Study:
         measured = [self._measured(each, answers) for each in running]
         row = cells_of_row(position, trigger, measured, self.limits, self.base.seed)
         order = {each.name: place for place, each in enumerate(self.chosen)}
-        cells += [self._with_pools(cell, trigger, found) for cell, found in zip(row, measured, strict=True)]
+        for cell, found in zip(row, measured, strict=True):
+            named, content = with_cases(cell, trigger, found, self.base)
+            cells.append(named)
+            if content:
+                self.indices[named.pools] = content
         return footprints, sorted(cells, key=lambda cell: order[cell.interface])
 
     def _measured(self, each: ChosenInterface, answers: Mapping[Hashable, Done]) -> Measured:
@@ -282,26 +288,6 @@ class _Study:
             return Measured(each, error=broken)
         same = self.reference is not None and identical_readout(self.suspect, self.reference, each)
         return Measured(each, pair, other, identical=same)
-
-    def _nothing(self, each: ChosenInterface, trigger: AnyTrigger) -> tuple[CellState | None, str]:
-        """Why an interface has no number for this trigger, before it is run."""
-        if each.state is not None:
-            return each.state, each.reason
-        reason = not_eligible(each.card, trigger, self.suspect.provides, self.suspect.class_names)
-        if reason is not None:
-            return CellState.NOT_ELIGIBLE, reason
-        given = {
-            Need.LABELS: self.base.held_out is not None,
-            Need.IMAGE_POOL: self.base.pool is not None,
-            Need.CLEAN_REFERENCE: self.reference is not None,
-        }
-        lacking = sorted(need for need in each.plugin.needs if not given.get(need, True))
-        unmet = sorted(set(each.plugin.needs) - set(given) - set(self.suspect.provides))
-        if lacking:
-            return CellState.MISSING, f"it needs {', '.join(lacking)}: {_ASK[lacking[0]]}"
-        if unmet:
-            return CellState.NOT_ELIGIBLE, f"it needs {', '.join(unmet)}, which the model has not"
-        return None, ""
 
     def _problems(
         self, running: Sequence[ChosenInterface], context: Context
@@ -347,6 +333,11 @@ class _Study:
             return "both branches are the reference's own, bit for bit"
         return misfit(self.suspect, self.reference)
 
+    def swap_note(self) -> tuple[str, ...]:
+        """Why no branch was swapped although there is a clean model, if so."""
+        reason = self._swap_misfit() if self.role == "named" else ""
+        return (f"no branch was swapped: {reason}",) if reason else ()
+
     def _footprints(
         self,
         position: int,
@@ -359,9 +350,12 @@ class _Study:
         each = _swapped(running)
         if each is not None and self.reference is not None and self._swap_misfit() == "":
             tags = [(each.name, f"a{v}{t}") for v in (0, 1) for t in (0, 1)]
-            if all(tag in answers and answers[tag].error is None for tag in tags):
-                measured = {name: answers[interface, name].value for interface, name in tags}
+            try:
+                measured = {name: answers[interface, name].unwrap() for interface, name in tags}
                 check_same_cases([m for pair in measured.values() for m in pair], each.name)
+            except Exception as error:
+                found.append(failed_footprint(position, each.name, error))
+            else:
                 mark = branch_footprint(position, each.name, measured, trivial, self.base.seed)
                 found.append(self._localised(mark, each, context) if self.localise else mark)
         for one in running:
@@ -388,37 +382,6 @@ class _Study:
             self.suspect, self.reference, mark.rates["a00"].value, mark.rates["a11"].value, measure
         )
         return attrs.evolve(mark, parts=parts, parts_rate=reached)
-
-    def _with_pools(self, cell: Cell, trigger: AnyTrigger, found: Measured) -> Cell:
-        """The cell with the file that says which rows it used."""
-        if found.suspect is None:
-            return cell
-        first = found.suspect[0]
-        body = {
-            "format": "clipsec cases",
-            "version": "1.0",
-            "interface": cell.interface,
-            "trigger": trigger.digest,
-            "seed": self.base.seed,
-            "data": {
-                "labelled": "" if self.base.labelled is None else self.base.labelled.digest,
-                "held_out": "" if self.base.held_out is None else self.base.held_out.digest,
-                "pool": "" if self.base.pool is None else self.base.pool.digest,
-                "captions": "" if self.base.captions is None else self.base.captions.digest,
-            },
-            "rows": {name: list(map(int, rows)) for name, rows in sorted(first.index.items())},
-        }
-        content = (json.dumps(body, indent=None, sort_keys=True) + "\n").encode()
-        name = f"pools/{cell.trigger}-{cell.interface.rpartition('/')[2]}.json"
-        self.indices[name] = content
-        return attrs.evolve(cell, pools=name, pools_digest=hashlib.sha256(content).hexdigest())
-
-
-_ASK = {
-    Need.LABELS: "bring labelled pictures with --labelled",
-    Need.IMAGE_POOL: "bring unlabelled pictures with --pool",
-    Need.CLEAN_REFERENCE: "name the clean model with --reference",
-}
 
 
 def _swapped(running: Sequence[ChosenInterface]) -> ChosenInterface | None:

@@ -86,6 +86,18 @@ def branch_footprint(
     )
 
 
+def failed_footprint(trigger: int, interface: str, error: Exception) -> Footprint:
+    """What stands for a branch swap that could not be measured."""
+    return Footprint(
+        trigger=trigger,
+        interface=interface,
+        probe="branch swap",
+        label=Label.INVALID,
+        paper_label=Label.INVALID,
+        reason=f"the hybrids could not be measured: {type(error).__name__}: {error}",
+    )
+
+
 def mechanism_footprint(
     trigger: int,
     interface: str,
