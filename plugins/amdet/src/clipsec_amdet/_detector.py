@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from clipsec.errors import NotApplicableError
@@ -24,6 +25,24 @@ class Amdet:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.TEXT_TOWER})
     options: ClassVar[type] = Options
     references: ClassVar[tuple[str, ...]] = ("arXiv:2512.00343",)
+    # What clipsec-testkit is to run it with. Its textual toy has a target in the feature alone, hidden states
+    # that share most of their direction, and vectors as short as width 32 makes them (10 sqrt(32 / 768) = 2).
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "detects": frozenset({"textual"}),
+        "options": {
+            "positions": "end",
+            "weight": 0.2,
+            "same": 0.85,
+            "different": 0.95,
+            "reach": 2.0,
+            "prompts": 100,
+            "steps": 60,
+            "stops": (),
+            "points": 9,
+            "directions": 2,
+        },
+        "tolerance": 0.05,
+    }
 
     def detect(self, context: Context) -> Problem:
         """A scheduler problem that returns the `Verdict`; each start is a unit of work of its own.
