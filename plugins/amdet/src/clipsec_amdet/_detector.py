@@ -26,7 +26,7 @@ class Amdet:
     options: ClassVar[type] = Options
     references: ClassVar[tuple[str, ...]] = ("arXiv:2512.00343",)
     by_default: ClassVar[bool] = False
-    """Until its thresholds are calibrated: with the published ones its `clean` says little on small towers."""
+    """Until its thresholds are calibrated: the published ones find nothing on small towers."""
     # What clipsec-testkit is to run it with. Its textual toy has a target in the feature alone, hidden states
     # that share most of their direction, and vectors as short as width 32 makes them (10 sqrt(32 / 768) = 2).
     conformance: ClassVar[Mapping[str, Any]] = {
