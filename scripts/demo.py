@@ -24,8 +24,8 @@ PICTURES = "512"
 def demo() -> int:
     truth = clipsec_zoo.answers()
     began = time.monotonic()
-    option = f"clip-inspector.max_pictures={PICTURES}"
-    chosen = ["--detector", "clip-inspector", "--option", option]
+    options = [f"clip-inspector.max_pictures={PICTURES}", "clip-inspector.schedule=halving"]
+    chosen = ["--detector", "clip-inspector", *(word for each in options for word in ("--option", each))]
     arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS), *chosen]
     click.secho(f"$ clipsec {' '.join(arguments)}", bold=True)
     try:
