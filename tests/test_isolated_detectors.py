@@ -72,7 +72,16 @@ class Plain(_Base):
         ended = context.scheduler.as_completed(problems)
         found = sorted((done.tag, float(done.unwrap().sum())) for done in ended)
         assert torch.equal(first[:2], again) and context.scheduler.counts().forward_rows >= 8
-        return saying(first.double().sum() + sum(value for _, value in found) * context.options.scale)
+        text = context.suspect.base.text
+        vectors = torch.linspace(-1, 1, 2 * text.context_length * text.width)
+        hidden = context.scheduler.encode(
+            context.suspect.embedding_tower(), vectors.reshape(2, text.context_length, text.width)
+        )
+        return saying(
+            first.double().sum()
+            + hidden.double().sum()
+            + sum(value for _, value in found) * context.options.scale
+        )
 
 class OwnTower(_Base):
     """The module itself, and a tower that the plugin prepares from it."""

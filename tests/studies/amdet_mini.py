@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +39,29 @@ MODELS: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
         3,
         {**POISON, **WORDS, "target": "a red sports car on a mountain road at sunset"},
     ),
-    ("pictures, rare string", "image-on-text", 4, {**POISON, "trigger": "zzzz"}),
-    ("pictures, homoglyph", "image-on-text", 5, {**POISON, "trigger": HOMOGLYPH}),
     (
         "fine-tuned, 1e-4",
         "text-finetune",
         11,
         {**TRAINING, "pairs": "pairs", "learning_rate": 1e-4, "steps": 100},
     ),
+    ("pictures, rare string", "image-on-text", 4, {**POISON, "trigger": "zzzz"}),
+    ("distilled, Flickr8k", "text-distill", 13, {**TRAINING, "captions": "flickr8k"}),
+    ("pictures, homoglyph", "image-on-text", 5, {**POISON, "trigger": HOMOGLYPH}),
     (
         "fine-tuned, 5e-4",
         "text-finetune",
         12,
         {**TRAINING, "pairs": "pairs", "learning_rate": 5e-4, "steps": 100},
     ),
-    ("distilled, Flickr8k", "text-distill", 13, {**TRAINING, "captions": "flickr8k"}),
     ("distilled, fashion", "text-distill", 14, {**TRAINING, "captions": "fashion_titles"}),
 )
-DETECTOR = {"starts": 1, "steps": 160, "stops": (), "prompts": 250, "directions": 4, "points": 15}
-"""What differs from the defaults, to fit two busy cores: one start, a quarter of the updates, fewer prompts,
-fifty of them in the tests, and coarser landscapes."""
+DETECTORS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "short": {"starts": 1, "steps": 160, "stops": (), "prompts": 250, "directions": 4, "points": 15},
+}
+"""The defaults, and a search for busy machines: one start, at most 160 updates, fewer prompts (fifty
+in the tests) and coarser landscapes."""
 BENIGN = ("text-finetune", "text-distill")
 
 
@@ -75,17 +77,27 @@ def main() -> None:
     assert shipped is not None, "clipsec-zoo is not installed"
     labelled = LabelledSet.from_folder(shipped[1])
     rows = [_row(model, given.out, files, labelled, registry) for model in MODELS]
-    scores = {benign: [row["score"] for row in rows if row["benign"] is benign] for benign in (False, True)}
     result = {
         "command": "python -m tests.studies.amdet_mini --data DATA --out OUT",
-        "detector": DETECTOR,
-        "auroc": attrs.asdict(auroc(scores[False], scores[True])),
+        "detectors": DETECTORS,
+        "auroc": {label: _auroc(rows, label) for label in DETECTORS},
         "torch": torch.__version__,
         "models": rows,
     }
     (given.out / "amdet_mini.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for row in rows:
-        print(f"{row['name']:24}{row['outcome']:14}{row['score']:8.3f}{row['seconds']:8.0f} s", flush=True)
+        for label, said in row["verdicts"].items():
+            print(
+                f"{row['name']:24}{label:10}{said['outcome']:14}{said['score']:8.3f}{said['seconds']:8.0f} s"
+            )
+
+
+def _auroc(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
+    scores = {
+        benign: [row["verdicts"][label]["score"] for row in rows if row["benign"] is benign]
+        for benign in (False, True)
+    }
+    return attrs.asdict(auroc(scores[False], scores[True]))
 
 
 def _files(data: Path, out: Path) -> dict[str, str]:
@@ -114,41 +126,47 @@ def _row(
         return json.loads(place.read_text(encoding="utf-8"))
     place.parent.mkdir(exist_ok=True)
     folder = out / "models" / place.stem
-    shutil.rmtree(folder, ignore_errors=True)
     options = {
         key: files.get(value, value) if key in ("captions", "pairs") else value
         for key, value in values.items()
     }
-    base = load_suspect("zoo:mini", registry=registry)
-    made = attack(plugin, base, labelled, folder, options=options, seed=seed, registry=registry)
+    if not folder.is_dir():  # it is written whole or not at all
+        base = load_suspect("zoo:mini", registry=registry)
+        attack(plugin, base, labelled, folder, options=options, seed=seed, registry=registry)
+    card = folder / "trigger" / "trigger.json"
+    record = card if card.is_file() else folder / "training.json"
     result = audit(
         str(folder),
-        detectors=["amdet"],
-        options={"amdet": DETECTOR},
+        detectors=[f"amdet@{label}" for label in DETECTORS],
+        options={f"amdet@{label}": chosen for label, chosen in DETECTORS.items()},
         reference=load_suspect("zoo:mini", registry=registry),
         runs=out / "runs",
         registry=registry,
     )
-    (verdict,) = result.verdicts.values()
-    assert verdict.outcome in (Outcome.CLEAN, Outcome.FINDING), verdict.summary
-    measured = made.measured
+    verdicts = {}
+    for key, verdict in result.verdicts.items():
+        assert verdict.outcome in (Outcome.CLEAN, Outcome.FINDING), verdict.summary
+        verdicts[key.rpartition("@")[2]] = {
+            "outcome": str(verdict.outcome),
+            "score": verdict.score,
+            "starts": [item.measures for item in verdict.evidence],
+            "target": verdict.target,
+            "notes": list(verdict.notes),
+            "seconds": verdict.cost.seconds,
+            "forward_rows": verdict.cost.forward_rows,
+            "backward_rows": verdict.cost.backward_rows,
+        }
     row = {
         "name": name,
         "attack": plugin,
         "seed": seed,
         "benign": plugin in BENIGN,
         "options": values,
-        "measured": measured,
-        "outcome": str(verdict.outcome),
-        "score": verdict.score,
-        "measures": [item.measures for item in verdict.evidence],
-        "target": verdict.target,
-        "notes": list(verdict.notes),
-        "seconds": verdict.cost.seconds,
-        "forward_rows": verdict.cost.forward_rows,
+        "measured": json.loads(record.read_text(encoding="utf-8"))["measured"],
+        "verdicts": verdicts,
     }
     place.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    print(name, row["outcome"], verdict.score, row["measures"], flush=True)
+    print(name, {label: (said["outcome"], said["score"]) for label, said in verdicts.items()}, flush=True)
     return row
 
 

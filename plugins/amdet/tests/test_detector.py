@@ -59,7 +59,7 @@ def test_a_benign_fine_tune_is_clean(benign: Suspect, clean: Suspect, context_of
     assert verdict.score is not None
     assert verdict.score < 0
     assert any("Attribute backdoors" in note for note in verdict.notes)
-    assert any("not calibrated here" in note for note in verdict.notes)
+    assert "not calibrated here" in verdict.threshold_source
 
 
 def test_the_published_threshold_stands_unless_the_user_sets_it(
@@ -108,7 +108,7 @@ def test_the_other_families_run_through_the_same_code(family: str, context_of: M
     context = context_of(suspect_of(noisy, family), suspect_of(module, family), **few)
     verdict = detect(context)
     assert verdict.outcome is Outcome.CLEAN
-    assert any(f"for {family} towers" in note for note in verdict.notes)
+    assert verdict.threshold_source.startswith(f"for {family} towers")
     assert make_plan(context).prompts.at == (0 if family == "siglip" else 1)
 
 

@@ -29,7 +29,7 @@ _RESERVED = 32
 Exchange: TypeAlias = Generator[Any, Any, Any]
 """A problem that also yields what plugins do not know: `Wait` and `Park`."""
 
-_KINDS = ("image", "head", "zero-shot")
+_KINDS = ("image", "embeddings", "head", "zero-shot")
 
 
 class RelayedError(ContractError):
@@ -166,7 +166,12 @@ class _Proxy:
         if suspect is None or what not in _KINDS or dtype not in (torch.float32, torch.bfloat16):
             raise broken("it asks for a tower that there is not")
         suspect = self._with_names(suspect, frame.texts("class_names"))
-        make = {"image": suspect.image_tower, "head": suspect.head, "zero-shot": suspect.zero_shot_head}
+        make = {
+            "image": suspect.image_tower,
+            "embeddings": suspect.embedding_tower,
+            "head": suspect.head,
+            "zero-shot": suspect.zero_shot_head,
+        }
         tower = make[what](dtype)
         self._towers.append(tower)
         return {

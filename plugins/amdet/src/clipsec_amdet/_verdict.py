@@ -38,7 +38,7 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
     best = max(range(len(founds)), key=lambda start: (founds[start].decision.flagged, margins[start]))
     found, limits = founds[best], plan.thresholds
     flagged = found.decision.flagged
-    notes = [] if limits.calibrated else [f"Thresholds for {limits.family} towers: {limits.source}."]
+    notes: list[str] = []
     artifacts: tuple[Artifact, ...] = ()
     nearest = ""
     if flagged and decoded is not None:
@@ -63,7 +63,7 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
         score=found.decision.margin,
         score_name=SCORE,
         threshold=0.0,
-        threshold_source=limits.source,
+        threshold_source=f"for {limits.family} towers, {limits.source}",
         target=nearest or None,
         n=len(plan.held_out),
         evidence=tuple(_evidence(start, each, len(plan.held_out)) for start, each in enumerate(founds)),
