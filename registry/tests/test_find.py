@@ -54,13 +54,16 @@ def test_a_shared_name_is_nobodys(install):
 
 def test_a_reserved_name_stays_with_its_owner(install):
     """A third party that offers a first-party name conflicts; the owner is not disturbed."""
-    install("clipsec-amdet", {"amdet": "clipsec_amdet:Plugin"})
-    install("vendor-fake", {"AMDET": "vendor_fake:Plugin"})
+    install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"})
+    install("vendor-fake", {"BAD-TEXT-TOWER": "vendor_fake:Plugin"})
     registry = Registry("detectors")
-    assert registry.find("detectors", "amdet").distribution == "clipsec-amdet"
-    assert registry.find("detectors", "amdet").status is Status.OK
-    impostor = registry.find("detectors", "vendor-fake/amdet")
-    assert impostor.reason == "chosen by its canonical name; the name AMDET is reserved for clipsec-amdet"
+    assert registry.find("detectors", "bad-text-tower").distribution == "clipsec-bad-text-tower"
+    assert registry.find("detectors", "bad-text-tower").status is Status.OK
+    impostor = registry.find("detectors", "vendor-fake/bad-text-tower")
+    assert (
+        impostor.reason
+        == "chosen by its canonical name; the name BAD-TEXT-TOWER is reserved for clipsec-bad-text-tower"
+    )
 
 
 def test_an_impostor_does_not_inherit_a_missing_owners_name(install):
