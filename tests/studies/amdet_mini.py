@@ -2,10 +2,10 @@
 
     python -m tests.studies.amdet_mini --data DATA --out OUT
 
-DATA holds `text/` (coco_val2017.txt, flickr8k.txt, fashion_titles.txt) and `coco_pairs/`. Every model is a
-unit of its own: what is in OUT/rows is not made again. Writes OUT/amdet_mini.json. Models and seeds stand below
-and were fixed before the first audit; no threshold was fitted on any of these models. The search `short` was
-run first, `default` when its results were known.
+DATA holds `text/` (coco_val2017.txt, flickr8k.txt, fashion_titles.txt) and `coco_pairs/`. Every model
+is a unit of its own: what is in OUT/rows is not made again. Writes OUT/amdet_mini.json. Models and seeds
+below were fixed before the first audit; no threshold was fitted on any of these models. The search `short`
+was run first, `default` when its results were known.
 """
 
 from __future__ import annotations
