@@ -129,10 +129,13 @@ def poison(plugin: Any, base: Suspect, labelled: LabelledSet, output: Path, **va
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_student_is_the_models_own_tower(name: str) -> None:
-    """Its features are the model's, its tokens are padded as the detector pads them."""
+    """Its features are the model's, its tokens are padded as the detector pads them, and making it draws
+    nothing from the program's generator."""
     clip = MODELS[name]()
     texts = ["a photo of a cat.", "two dogs run across a field of grass"]
+    before = torch.get_rng_state()
     found = text_student(clip).encode(texts)[1]
+    assert torch.equal(torch.get_rng_state(), before)
     assert torch.allclose(found, encode_texts(clip, texts), atol=1e-4)
 
 

@@ -93,16 +93,18 @@ def text_student(clip: ClipModel) -> Student:
     causal = is_causal(clip)
     assert clip.text is not None
     stock: Any = clip.text.module
-    if clip.text.library == "open_clip":
-        if not causal:
+    # A new module draws its weights from the global generator; all of them are replaced.
+    with torch.random.fork_rng(devices=[]):
+        if clip.text.library == "open_clip":
+            if not causal:
+                raise _unsupported(clip)
+            module = _from_open_clip(stock)
+        elif type(stock).__name__ in ("CLIPTextModel", "CLIPTextModelWithProjection", "SiglipModel"):
+            module = copy.deepcopy(stock)
+        elif type(stock).__name__ == "CLIPModel":
+            module = _from_clip_model(stock)
+        else:
             raise _unsupported(clip)
-        module = _from_open_clip(stock)
-    elif type(stock).__name__ in ("CLIPTextModel", "CLIPTextModelWithProjection", "SiglipModel"):
-        module = copy.deepcopy(stock)
-    elif type(stock).__name__ == "CLIPModel":
-        module = _from_clip_model(stock)
-    else:
-        raise _unsupported(clip)
     student = Student(clip, module.requires_grad_(False).eval())
     _check(student)
     return student
