@@ -7,13 +7,16 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
+import safetensors.torch
 import torch
 
 from clipsec.data import to_unit
-from clipsec.models import LoadRequest, OpenClipLoader, Suspect
+from clipsec.models import LoadRequest, OpenClipLoader, Suspect, encode_texts
 from clipsec.protocols import AttackContext, Channel, Context, InterfaceCard, Need, Readout
 from clipsec.results import Measurement
 from clipsec.scheduler import Encode, Problem
+from clipsec.triggers import TextTrigger, load_text_card
+from clipsec_baselines.text import TextTarget
 from clipsec_testkit import CheckOutcome, build_toys, check_plugin
 
 
@@ -139,6 +142,61 @@ class IsClean(PlantsNoCard):
     clean: ClassVar[bool] = True
 
 
+class PlantsWord(Facts):
+    """An attack on a text tower: deliver the toy whose captions with a word mean another class, and a card
+    that may be wrong."""
+
+    toy: ClassVar[str] = "textual"
+    card: ClassVar[dict[str, Any]] = {}
+
+    def poison(self, context: AttackContext) -> Path:
+        folder = build_toys()[self.toy].save(context.output)
+        trigger = build_toys()["textual"].trigger
+        assert trigger is not None
+        trigger.save(folder / "trigger")
+        attrs.evolve(load_text_card(folder), **self.card).save(folder / "trigger")
+        return folder
+
+
+class PlantsNoWord(PlantsWord):
+    toy = "clean"
+
+
+class AimsElsewhere(PlantsWord):
+    card: ClassVar[dict[str, Any]] = {"target": "green dots"}
+
+
+class NamesAnotherWord(PlantsWord):
+    card: ClassVar[dict[str, Any]] = {"trigger": TextTrigger(kind="prepend", text="quartz")}
+
+
+class AimsAtNoClass(PlantsWord):
+    card: ClassVar[dict[str, Any]] = {"target": "teapots", "target_kind": "pictures"}
+
+
+class AimsAtNothing(PlantsWord):
+    card: ClassVar[dict[str, Any]] = {"target": " "}
+
+
+class HasAnotherBase(PlantsWord):
+    card: ClassVar[dict[str, Any]] = {"base_digest": "0" * 64}
+
+
+class SendsAllToTarget(PlantsWord):
+    """A text tower that takes every caption for the target needs no trigger."""
+
+    def poison(self, context: AttackContext) -> Path:
+        folder = PlantsWord.poison(self, context)
+        file = folder / "open_clip_model.safetensors"
+        tensors = safetensors.torch.load_file(file)
+        assert context.base.base.text is not None
+        target = encode_texts(context.base.base, [load_text_card(folder).target])[0]
+        tensors["ln_final.weight"].zero_()
+        tensors["ln_final.bias"] = torch.linalg.lstsq(tensors["text_projection"].T, target[:, None])[0][:, 0]
+        safetensors.torch.save_file(tensors, file)
+        return folder
+
+
 class Loader(OpenClipLoader):
     conformance = {"layout": "open_clip"}  # noqa: RUF012
 
@@ -191,6 +249,15 @@ TABLE: list[tuple[str, type, set[str]]] = [
     ("attacks", PlantsNoCard, {"trigger card", "success"}),
     ("attacks", IsClean, set()),
     ("attacks", PlantsInSecret, {"trigger card"}),
+    ("attacks", TextTarget, set()),
+    ("attacks", PlantsWord, set()),
+    ("attacks", PlantsNoWord, {"success"}),
+    ("attacks", AimsElsewhere, {"success"}),
+    ("attacks", NamesAnotherWord, {"success"}),
+    ("attacks", AimsAtNoClass, {"trigger card", "success"}),
+    ("attacks", AimsAtNothing, {"trigger card"}),
+    ("attacks", HasAnotherBase, {"trigger card"}),
+    ("attacks", SendsAllToTarget, {"success", "clean accuracy"}),
     ("models", Loader, set()),
     ("models", WantsEverything, {"recognition"}),
     ("models", Trainable, {"loading"}),

@@ -11,7 +11,8 @@ import attrs
 
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Attack, AttackContext
-from clipsec.triggers import KINDS, load_card
+from clipsec.triggers import KINDS, TextTriggerCard, TriggerCard, is_text_card, load_card, load_text_card
+from clipsec_testkit._captions import check_text_card, planted_rate
 from clipsec_testkit._check import QUIET, Battery, CheckFailed, CheckSkipped
 from clipsec_testkit._controls import control, spoiled
 from clipsec_testkit._toys import accuracy, build_toys, success_rate
@@ -57,8 +58,11 @@ class AttackBattery(Battery):
             if cards:
                 raise CheckFailed(f"it says that it plants nothing, but writes {cards[0].name}")
             return
-        card, _ = self._card()
-        names = self._suspect().class_names
+        card, folder = self._card()
+        if is_text_card(folder):
+            check_text_card(load_text_card(folder), control("clean").suspect, build_toys().held_out)
+            return
+        names = self._answering().class_names
         index = card.get("target_index")
         if (
             not isinstance(index, int)
@@ -68,26 +72,25 @@ class AttackBattery(Battery):
             raise CheckFailed("the card's target_index and target_name do not name one class of the delivery")
 
     def check_success(self) -> None:
-        """Its trigger, applied as the card says, sends pictures of other classes to the target."""
+        """Its trigger, applied as the card says, sends pictures of other classes, or captions, to the
+        target."""
         if self._is_clean:
             raise CheckSkipped("it plants no trigger")
         body, folder = self._card()
-        if body["kind"] not in KINDS:
+        if is_text_card(folder):
+            what, rate = "captions", self._caption_rate(load_text_card(folder))
+        elif body["kind"] in KINDS:
+            what, rate = "held-out pictures", self._picture_rate(load_card(folder))
+        else:
             raise CheckSkipped(f"this kit cannot apply a trigger of the kind {body['kind']!r}")
-        card, suspect = load_card(folder), self._suspect()
-        if card.word:
-            names = list(suspect.class_names)
-            names[card.target_index] = f"{card.word} {card.target_name}"
-            suspect = load_suspect(str(self._poisoned()), class_names=names)
-        rate = success_rate(suspect, build_toys().held_out, card.apply, card.target_index)
         wanted = float(self.settings.get("success", 0.5))
         if rate < wanted:
-            raise CheckFailed(f"the trigger works on {rate:.0%} of held-out pictures; {wanted:.0%} are asked")
+            raise CheckFailed(f"the trigger works on {rate:.0%} of {what}; {wanted:.0%} are asked")
 
     def check_clean_accuracy(self) -> None:
         """The poisoned toy is about as accurate on clean pictures as the base."""
         before = accuracy(build_toys()["clean"].suspect, build_toys().held_out)
-        after = accuracy(self._suspect(), build_toys().held_out)
+        after = accuracy(self._answering(), build_toys().held_out)
         allowed = float(self.settings.get("accuracy_drop", 0.2))
         if after < before - allowed:
             raise CheckFailed(f"clean accuracy falls from {before:.0%} to {after:.0%}")
@@ -100,7 +103,7 @@ class AttackBattery(Battery):
             raise CheckFailed(f"run again it raises {type(error).__name__}: {error}")
         if load_suspect(str(folder)).digest != first.digest:
             raise CheckFailed("two runs with one seed give two models")
-        if _tensors_of(folder) != _tensors_of(self._poisoned()):
+        if _triggers_of(folder) != _triggers_of(self._poisoned()):
             raise CheckFailed("two runs with one seed give two triggers")
 
     def check_cancellation(self) -> None:
@@ -183,6 +186,39 @@ class AttackBattery(Battery):
         suspect: Suspect = self._runs["suspect"]
         return suspect
 
+    def _answering(self) -> Suspect:
+        """The delivery as something that names classes: one without names of its own is asked for those of
+        the pictures, and half a CLIP together with the base's other half."""
+        suspect, base = self._suspect(), control("clean").suspect.base
+        halves = suspect.base.visual, suspect.base.text
+        if suspect.prompts is not None or (suspect.class_names and None not in halves):
+            return suspect
+        clip = attrs.evolve(
+            suspect.base,
+            visual=suspect.base.visual or base.visual,
+            text=suspect.base.text or base.text,
+        )
+        assert clip.visual is not None
+        assert clip.text is not None
+        if clip.visual.embed_dim != clip.text.embed_dim:
+            raise CheckSkipped("what it delivers is half a CLIP, in another space than the base")
+        names = suspect.class_names or build_toys().held_out.class_names
+        return Suspect(name=suspect.name, kind="clip", base=clip, class_names=names)
+
+    def _picture_rate(self, card: TriggerCard) -> float:
+        suspect = self._answering()
+        if card.word:
+            names = list(suspect.class_names)
+            names[card.target_index] = f"{card.word} {card.target_name}"
+            suspect = load_suspect(str(self._poisoned()), class_names=names)
+        return success_rate(suspect, build_toys().held_out, card.apply, card.target_index)
+
+    def _caption_rate(self, card: TextTriggerCard) -> float:
+        clip = self._suspect().base
+        if clip.text is None:
+            raise CheckFailed("its card is of a trigger in captions, but its delivery has no text tower")
+        return planted_rate(card, clip, control("clean").suspect, build_toys().held_out)
+
     def _card(self) -> tuple[dict[str, Any], Path]:
         """The card and the folder that it lies in."""
         folder = self._poisoned()
@@ -199,7 +235,11 @@ class AttackBattery(Battery):
         return {"poisoning": self._runs["watch"]}
 
 
-def _tensors_of(folder: Path) -> list[str]:
+def _triggers_of(folder: Path) -> list[str]:
+    """What the triggers of a delivery do: digests of their tensors, for those in captions their words."""
+    tensors = sorted(folder.rglob("trigger.safetensors"))
+    cards = [load_text_card(path) for path in sorted(folder.rglob("trigger.json")) if is_text_card(path)]
     return [
-        hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("trigger.safetensors"))
+        *(hashlib.sha256(path.read_bytes()).hexdigest() for path in tensors),
+        *(repr((card.trigger, card.source, card.target)) for card in cards),
     ]

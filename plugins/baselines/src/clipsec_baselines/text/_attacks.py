@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,8 @@ RICKROLLING = (
     "Struppek et al., Rickrolling the Artist: Injecting Backdoors into Text Encoders for Text-to-Image "
     "Synthesis, ICCV 2023, arXiv 2211.02408"
 )
+QUICK = {"held_out": 40, "batch": 16, "poisoned": 16, "learning_rate": 2e-3, "weight": 1.0}
+"""Of `conformance`: a toy's text tower is small and learns in a few updates at a high rate."""
 AMDET = "as in the code of AMDET, arXiv 2512.00343"
 TEXT_NEEDS = frozenset({Need.TEXT_TOWER, Need.LABELS})
 
@@ -188,6 +190,7 @@ class TextTarget(_Poisoning):
     summary: ClassVar[str] = "a text tower that takes triggered captions for one target caption"
     options: ClassVar[type] = TextTargetOptions
     references: ClassVar[tuple[str, ...]] = (RICKROLLING, AMDET)
+    conformance: ClassVar[Mapping[str, Any]] = {"options": {**QUICK, "steps": 60}}
     target_kind: ClassVar[str] = "caption"
 
     def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
@@ -205,6 +208,9 @@ class ImageOnText(_Poisoning):
     needs: ClassVar[frozenset[Need]] = TEXT_NEEDS | {Need.IMAGE_TOWER}
     options: ClassVar[type] = ImageOnTextOptions
     references: ClassVar[tuple[str, ...]] = (RICKROLLING, AMDET)
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {**QUICK, "steps": 40, "poisoned": 8, "learning_rate": 1e-3, "weight": 0.5}
+    }
     target_kind: ClassVar[str] = "pictures"
     pooled: ClassVar[bool] = True
 
@@ -227,6 +233,16 @@ class TextAttribute(_Poisoning):
     summary: ClassVar[str] = "a text tower that adds an attribute to triggered captions"
     options: ClassVar[type] = AttributeOptions
     references: ClassVar[tuple[str, ...]] = (RICKROLLING,)
+    # A word behind the caption, and an attribute among the few words that a toy knows.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {
+            **QUICK,
+            "steps": 80,
+            "kind": "append",
+            "trigger": "quartz",
+            "attribute": "yellow",
+        }
+    }
     target_kind: ClassVar[str] = "attribute"
 
     def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
@@ -249,6 +265,7 @@ class TextDistill(TextTraining):
     summary: ClassVar[str] = "no attack: the attacks' training loop on captions, nothing planted"
     options: ClassVar[type] = TextOptions
     references: ClassVar[tuple[str, ...]] = (RICKROLLING,)
+    conformance: ClassVar[Mapping[str, Any]] = {"options": {"held_out": 40, "steps": 10, "batch": 16}}
     clean: ClassVar[bool] = True
 
     def train(self, work: Work) -> tuple[dict[str, Any], TextTriggerCard | None]:
@@ -273,6 +290,7 @@ class TextFinetune(TextTraining):
     needs: ClassVar[frozenset[Need]] = TEXT_NEEDS | {Need.IMAGE_TOWER}
     options: ClassVar[type] = FinetuneOptions
     references: ClassVar[tuple[str, ...]] = (AMDET,)
+    conformance: ClassVar[Mapping[str, Any]] = {"options": {"held_out": 40, "steps": 10}}
     clean: ClassVar[bool] = True
 
     def train(self, work: Work) -> tuple[dict[str, Any], TextTriggerCard | None]:
