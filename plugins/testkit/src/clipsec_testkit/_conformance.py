@@ -96,8 +96,8 @@ class DetectorConformance(Conformance):
 @_with_tests
 class AttackConformance(Conformance):
     """For attacks. `success` and `accuracy_drop` are the success rate that a poisoned toy must reach (default
-    0.5) and the clean accuracy that it may lose (default 0.2). The success of a trigger in captions is counted
-    on captions of the toys' classes: sent to the card's target by the trigger, and by the clean toy not."""
+    0.5) and the clean accuracy that it may lose (default 0.2). A trigger in captions is tried
+    on captions of the toys' classes: it must send them to the card's target, where the clean toy does not."""
 
     battery = AttackBattery
 
