@@ -10,13 +10,13 @@ import attrs
 import jsonschema
 import pytest
 
-from clipsec.error_rates import ErrorRates, Measurement, error_rate_line, from_text, schema, to_text
+from clipsec.error_rates import ErrorRates, MeasuredOn, error_rate_line, from_text, schema, to_text
 from clipsec.error_rates._card import PUBLISHED
 from clipsec.errors import DataError
 from clipsec.stats import auroc, proportion
 from clipsec_registry import Registry
 
-MEASURED = Measurement(
+MEASURED = MeasuredOn(
     label="sniff",
     version="1.0",
     code="sha256:00",
@@ -37,7 +37,7 @@ MEASURED = Measurement(
 )
 
 
-def card(*measurements: Measurement, detector: str = "acme-checks/sniff") -> ErrorRates:
+def card(*measurements: MeasuredOn, detector: str = "acme-checks/sniff") -> ErrorRates:
     return ErrorRates(detector=detector, measurements=measurements or (MEASURED,))
 
 

@@ -9,7 +9,7 @@ from clipsec.bench._bench import Bench
 from clipsec.bench._outcome import ALL, BenchResult, Row, collect
 from clipsec.bench._page import render_page
 from clipsec.bench._tables import tables
-from clipsec.error_rates import AttackRate, ErrorRates, Measurement, to_text
+from clipsec.error_rates import AttackRate, ErrorRates, MeasuredOn, to_text
 from clipsec.store import atomic_write, safe_name
 
 DATA, PAGE, CARDS = "bench.json", "bench.html", "error_rates"
@@ -41,7 +41,7 @@ def error_rate_cards(result: BenchResult, date: str | None = None) -> list[Error
     """One card for each detector plugin, with every half and every set of options; for several bases, each
     base by itself too."""
     date = date or datetime.datetime.now(datetime.UTC).date().isoformat()
-    measurements: dict[str, list[Measurement]] = {}
+    measurements: dict[str, list[MeasuredOn]] = {}
     for row in result.rows:
         if row.scope == ALL or row.scope.startswith("base "):
             plugin = str(result.detectors[row.detector]["plugin"])
@@ -49,11 +49,11 @@ def error_rate_cards(result: BenchResult, date: str | None = None) -> list[Error
     return [ErrorRates(detector=name, measurements=tuple(rows)) for name, rows in measurements.items()]
 
 
-def _measurement(result: BenchResult, row: Row, date: str) -> Measurement:
+def _measurement(result: BenchResult, row: Row, date: str) -> MeasuredOn:
     detector, found = result.detectors[row.detector], row.quality
     label = row.scope.removeprefix("base ") if row.scope != ALL else next(iter(result.bases))
     one_base = row.scope != ALL or len(result.bases) == 1
-    return Measurement(
+    return MeasuredOn(
         label=row.detector,
         version=str(detector["version"]),
         code="" if detector["plugin"] in result.other_code else str(detector["code"]),

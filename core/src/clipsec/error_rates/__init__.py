@@ -3,13 +3,13 @@
 A detector's distribution ships `error_rates/NAME.json` in the package that its entry point names.
 """
 
-from clipsec.error_rates._card import AttackRate, ErrorRates, Measurement, from_text, schema, to_text
+from clipsec.error_rates._card import AttackRate, ErrorRates, MeasuredOn, from_text, schema, to_text
 from clipsec.error_rates._shipped import error_rate_line, shipped_card
 
 __all__ = [
     "AttackRate",
     "ErrorRates",
-    "Measurement",
+    "MeasuredOn",
     "error_rate_line",
     "from_text",
     "schema",

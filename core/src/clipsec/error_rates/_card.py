@@ -26,7 +26,7 @@ class AttackRate:
 
 
 @attrs.frozen(kw_only=True)
-class Measurement:
+class MeasuredOn:
     """One set of models that a detector was measured on, with one set of options."""
 
     label: str
@@ -66,7 +66,7 @@ class ErrorRates:
     version: str = VERSION
     detector: str
     """Canonical name, `distribution/name`."""
-    measurements: tuple[Measurement, ...]
+    measurements: tuple[MeasuredOn, ...]
 
 
 def to_text(card: ErrorRates) -> str:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clipsec.error_rates._card import ErrorRates, Measurement, from_text
+from clipsec.error_rates._card import ErrorRates, MeasuredOn, from_text
 from clipsec.errors import DataError
 from clipsec.reports._text import percent
 from clipsec.stats import Proportion
@@ -74,7 +74,7 @@ def _share(found: Proportion) -> str:
 
 
 def _differences(
-    one: Measurement, record: PluginRecord, options: Mapping[str, Any], base_digest: str
+    one: MeasuredOn, record: PluginRecord, options: Mapping[str, Any], base_digest: str
 ) -> list[str]:
     differences = []
     if one.base_digest != base_digest:

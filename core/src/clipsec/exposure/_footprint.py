@@ -33,7 +33,7 @@ class Ratios:
     """Branch-swap ratios of four rates."""
 
     sigma: float
-    """|a11 - a00|, the localisation signal."""
+    """The absolute value of a11 - a00, the localisation signal."""
     vrs: float
     """(a10 - a00) / (a11 - a00 + epsilon): what the visual branch alone recovers."""
     trs: float
