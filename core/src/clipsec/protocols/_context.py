@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from clipsec.errors import ContractError
+from clipsec.errors import ContractError, EmptyPoolError, NotApplicableError, UsageError
 from clipsec.results import Artifact, Verdict
 from clipsec.store import atomic_write
 
@@ -69,6 +69,51 @@ class Context:
     def generator(self, *names: object) -> torch.Generator:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""
         return torch.Generator().manual_seed(derived_seed(self.seed, *names))
+
+    def candidates(self, names: Sequence[str] = ()) -> tuple[int, ...]:
+        """Indices of the suspect's classes with these names, or of all, in the suspect's order.
+
+        Raises `NotApplicableError` for a suspect with fewer than two classes, `UsageError` for a name that it
+        does not have.
+        """
+        known = self.suspect.class_names
+        if len(known) < 2:
+            raise NotApplicableError(
+                "at least two class names are needed",
+                remedy="Name the classes with --classes FILE, one a line.",
+            )
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise UsageError(
+                f"the model has no class named {missing[0]!r}", remedy=f"Its classes: {', '.join(known)}."
+            )
+        return tuple(index for index, name in enumerate(known) if not names or name in names)
+
+    def draw_pictures(self, most: int | None = None, *, fewest: int = 1) -> tuple[Tensor, list[bytes]]:
+        """Pictures of the pool as the suspect sees them, uint8 `[n, 3, size, size]`, and a content key for
+        each, for `Encode`.
+
+        All of them or, drawn by the seed, `most`; in the pool's order. Detectors that ask for as many get the
+        same ones. Raises `NotApplicableError` for a suspect without an image tower, `EmptyPoolError` without
+        a pool or with fewer pictures than `fewest`, `DataError` for a pool that cannot be read.
+        """
+        visual = self.suspect.base.visual
+        if visual is None:
+            raise NotApplicableError(
+                "an image tower is needed", remedy="Inspect the model that the text tower belongs to."
+            )
+        if self.pool is None:
+            raise EmptyPoolError("no image pool was given", remedy="Name a folder of pictures with --pool.")
+        pixels, keys = self.pool.pixels(visual.spec), self.pool.row_keys(visual.spec)
+        if most is not None and len(pixels) > most:
+            drawn = torch.randperm(len(pixels), generator=self.generator("pictures"))[:most].sort().values
+            pixels, keys = pixels[drawn], [keys[index] for index in drawn.tolist()]
+        if len(pixels) < fewest:
+            raise EmptyPoolError(
+                f"there are {len(pixels)} pictures, at least {fewest} are needed",
+                remedy="Bring a few hundred pictures.",
+            )
+        return pixels, keys
 
     def stamp(self, pixels: Tensor) -> Tensor:
         """Pixels `[n, 3, size, size]` in [0, 1], with the trigger in the triggered condition."""

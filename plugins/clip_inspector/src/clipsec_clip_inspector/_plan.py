@@ -8,7 +8,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from clipsec.errors import EmptyPoolError, NotApplicableError, UsageError
 from clipsec.models import Suspect
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
@@ -70,26 +69,13 @@ def make_plan(context: Context) -> Plan:
     """
     options: Options = context.options
     suspect = context.suspect
-    visual = suspect.base.visual
-    if visual is None or len(suspect.class_names) < 2:
-        raise NotApplicableError(
-            "trigger inversion needs an image tower and at least two class names",
-            remedy="Name the classes with --classes FILE, one a line.",
-        )
-    if context.pool is None:
-        raise EmptyPoolError("no image pool was given", remedy="Name a folder of pictures with --pool.")
-    pixels, row_keys = context.pool.pixels(visual.spec), context.pool.row_keys(visual.spec)
-    if len(pixels) > options.max_pictures:
-        chosen = torch.randperm(len(pixels), generator=context.generator("pictures"))[: options.max_pictures]
-        chosen = chosen.sort().values
-        pixels, row_keys = pixels[chosen], [row_keys[i] for i in chosen.tolist()]
-    if len(pixels) < 2:
-        raise EmptyPoolError("the pool holds one picture", remedy="Bring a few hundred pictures.")
+    candidates = context.candidates(options.candidates)
+    pixels, row_keys = context.draw_pictures(options.max_pictures, fewest=2)
     null = null_side(context)
     return Plan(
         options=options,
         class_names=suspect.class_names,
-        candidates=candidate_indices(suspect.class_names, options.candidates),
+        candidates=candidates,
         pixels=pixels,
         row_keys=row_keys,
         batches=shuffled_batches(len(pixels), options, context.generator("batches")),
@@ -143,16 +129,6 @@ def null_key(
         epochs=options.epochs,
         seed=context.seed,
     )
-
-
-def candidate_indices(class_names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the wanted classes, or of all. Raises `UsageError` for a name that is not there."""
-    missing = [name for name in wanted if name not in class_names]
-    if missing:
-        raise UsageError(
-            f"the model has no class named {missing[0]!r}", remedy=f"Its classes: {', '.join(class_names)}."
-        )
-    return tuple(i for i, name in enumerate(class_names) if not wanted or name in wanted)
 
 
 def shuffled_batches(n: int, options: Options, generator: torch.Generator) -> tuple[Tensor, ...]:

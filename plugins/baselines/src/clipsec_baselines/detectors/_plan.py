@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 import torch
 from torch import Tensor
 
-from clipsec.errors import EmptyPoolError, NotApplicableError, UsageError
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
 from clipsec_baselines.detectors._options import InversionOptions
@@ -43,24 +40,11 @@ def make_plan(context: Context) -> Plan:
     """
     options: InversionOptions = context.options
     suspect = context.suspect
-    visual = suspect.base.visual
-    if visual is None or len(suspect.class_names) < 2:
-        raise NotApplicableError(
-            "trigger inversion needs an image tower and at least two class names",
-            remedy="Name the classes with --classes FILE, one a line.",
-        )
-    if context.pool is None:
-        raise EmptyPoolError("no image pool was given", remedy="Name a folder of pictures with --pool.")
-    pixels, row_keys = context.pool.pixels(visual.spec), context.pool.row_keys(visual.spec)
-    if len(pixels) > options.max_pictures:
-        chosen = torch.randperm(len(pixels), generator=context.generator("pictures"))[: options.max_pictures]
-        chosen = chosen.sort().values
-        pixels, row_keys = pixels[chosen], [row_keys[i] for i in chosen.tolist()]
-    if len(pixels) < 2:
-        raise EmptyPoolError("the pool holds one picture", remedy="Bring a few hundred pictures.")
+    candidates = context.candidates(options.candidates)
+    pixels, row_keys = context.draw_pictures(options.max_pictures, fewest=2)
     return Plan(
         class_names=suspect.class_names,
-        candidates=candidate_indices(suspect.class_names, options.candidates),
+        candidates=candidates,
         pixels=pixels,
         row_keys=row_keys,
         rounds=make_rounds(len(pixels), options, context.generator("batches")),
@@ -69,16 +53,6 @@ def make_plan(context: Context) -> Plan:
         tower=suspect.image_tower(context.decision_dtype),
         head=suspect.head(context.decision_dtype),
     )
-
-
-def candidate_indices(class_names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
-    """Indices of the wanted classes, or of all. Raises `UsageError` for a name that is not there."""
-    missing = [name for name in wanted if name not in class_names]
-    if missing:
-        raise UsageError(
-            f"the model has no class named {missing[0]!r}", remedy=f"Its classes: {', '.join(class_names)}."
-        )
-    return tuple(i for i, name in enumerate(class_names) if not wanted or name in wanted)
 
 
 def make_rounds(
