@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsec.cli._run import _parse_options, _refuse_under_lock
+from clipsec.cli._inputs import parse_options, pool_or_shipped, refuse_under_lock
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipsec.data import ImagePool, LabelledSet
     from clipsec.models import Suspect
     from clipsec.protocols import CaptionTrigger, Trigger
     from clipsec.results import RunResult
-    from clipsec_registry import Registry
 
 
 @click.command("expose", short_help="Through which uses a trigger hurts: interfaces x triggers.")
@@ -136,10 +134,10 @@ def expose_command(
             remedy="Name either cards with --trigger CARD, or with --finding RUN a run of this model that"
             " found something.",
         )
-    options = _parse_options(plugin_options)
+    options = parse_options(plugin_options)
     use_all_cores()
     registry = Registry(lock=lock or find_lock(), local=plugin_paths)
-    _refuse_under_lock(registry)
+    refuse_under_lock(registry)
     train, test = read_pictures_to_attack(labelled) if labelled else (None, None)
     names = read_lines(classes) if classes else None
     model = load_suspect(suspect, base=base, class_names=names, device=device, registry=registry)
@@ -149,6 +147,9 @@ def expose_command(
     if reference is not None:
         clean = load_suspect(reference, device=device, registry=registry)
     triggers = _triggers(cards, finding, detector, model)
+    image_pool = None
+    if pool is not None or train is not None:  # without labelled pictures no gallery is searched
+        image_pool = pool_or_shipped(registry, pool, quiet=shown != "console")
     place = output / safe_name(f"{model.name} {model.digest[:8]}")
     with Bars(model.name, enabled=not quiet and shown == "console") as bars:
         result = expose(
@@ -157,7 +158,7 @@ def expose_command(
             reference=clean,
             labelled=train,
             held_out=test,
-            pool=_pool(registry, pool, train, shown),
+            pool=image_pool,
             captions=TextPool.from_file(captions) if captions else None,
             interfaces=interfaces,
             options=options,
@@ -194,12 +195,3 @@ def _triggers(
             remedy="Name a detector that recovers triggers with --detector, or a card with --trigger.",
         )
     return list(found)
-
-
-def _pool(registry: Registry, folder: str | None, train: LabelledSet | None, shown: str) -> ImagePool | None:
-    """The user's pool, or the one that an installed plugin ships; none without labelled pictures."""
-    from clipsec.cli._run import _pool as shipped_or_given
-
-    if folder is None and train is None:
-        return None
-    return shipped_or_given(registry, folder, shown)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from clipsec.cli._run import _parse_options, _pool
+from clipsec.cli._inputs import parse_options, pool_or_shipped
 
 
 @click.command("repair", short_help="Make a repaired model from a finding; before and after.")
@@ -131,10 +131,10 @@ def repair_command(
             output=output,
             held_out=held_out,
             plugin=plugin,
-            options=_parse_options(plugin_options),
+            options=parse_options(plugin_options),
             detector=detector,
             trigger=load_trigger(trigger) if trigger else None,
-            pool=_pool(registry, pool, shown),
+            pool=pool_or_shipped(registry, pool, quiet=shown != "console"),
             goal=goal,
             allowed_drop=allowed_drop,
             seed=seed,

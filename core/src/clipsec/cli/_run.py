@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipsec.cli._inputs import parse_options, pool_or_shipped, refuse_under_lock
 from clipsec.cli._outputs import Outputs, exit_options, read_baselines, say_failure
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipsec.data import ImagePool
     from clipsec.isolation import Limits
     from clipsec.models import Suspect
     from clipsec.results import RunResult
@@ -222,7 +222,7 @@ def run_command(
 
     use_all_cores()
     registry = Registry(lock=lock or find_lock(), local=plugin_paths)
-    _refuse_under_lock(registry)
+    refuse_under_lock(registry)
     isolated, suspects = _isolated(registry, isolate, suspects)
     if not suspects:
         raise UsageError(_NOTHING, remedy=_NAME_ONE)
@@ -236,13 +236,13 @@ def run_command(
         verbose=verbose,
         several=len(suspects) > 1,
     )
-    image_pool = _pool(registry, pool, output)
+    image_pool = pool_or_shipped(registry, pool, quiet=output != "console")
     labels = LabelledSet.from_folder(labelled) if labelled else None
     names = read_lines(classes) if classes else None
     clean = (
         load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
     )
-    options = _parse_options(plugin_options)
+    options = parse_options(plugin_options)
     show_bars = not quiet and output == "console"
 
     def inspect(spec: str) -> RunResult:
@@ -306,13 +306,6 @@ def _limits(seconds: float | None, gib: float | None) -> Limits:
     return Limits(**given)
 
 
-def _refuse_under_lock(registry: Registry) -> None:
-    """Skipping a file that was asked for by name could read as if it had found nothing."""
-    for record in registry.records():
-        if record.local and record.status == "untrusted":
-            raise UsageError(f"--plugin-path cannot be used: {record.reason}", remedy=record.remedy)
-
-
 def _require(registry: Registry, names: tuple[str, ...]) -> None:
     problems = registry.require(names)
     if problems:
@@ -320,31 +313,3 @@ def _require(registry: Registry, names: tuple[str, ...]) -> None:
             f"required plugin missing: {'; '.join(map(str, problems))}",
             remedy="Install or trust it, or drop --require.",
         )
-
-
-def _pool(registry: Registry, folder: str | None, output: str) -> ImagePool | None:
-    """The user's pool, or the one that an installed model plugin ships."""
-    from clipsec.data import ImagePool
-    from clipsec.runner import shipped_pool
-
-    if folder is not None:
-        return ImagePool.from_folder(folder)
-    shipped = shipped_pool(registry)
-    if shipped is None:
-        return None
-    owner, path = shipped
-    if output == "console":
-        click.echo(f"No --pool given: using the pictures that {owner} ships.", err=True)
-    return ImagePool.from_folder(path)
-
-
-def _parse_options(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """`clip-inspector.epsilon=8/255` -> {"clip-inspector": {"epsilon": "8/255"}}."""
-    options: dict[str, dict[str, str]] = {}
-    for text in texts:
-        left, equals, value = text.partition("=")
-        name, dot, key = left.rpartition(".")
-        if not (equals and dot and name and key):
-            raise UsageError(f"{text!r} is not an option", remedy="Write NAME.KEY=VALUE.")
-        options.setdefault(name, {})[key] = value
-    return options
