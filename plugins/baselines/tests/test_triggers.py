@@ -8,24 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsec.errors import DataError
-from clipsec.triggers import warp
+from clipsec.triggers import checkerboard, identity_grid, noise_pattern, warp, warp_grid, warp_offsets
 from clipsec_baselines import (
     apply_badclip_trigger,
     attack_success_rate,
-    checkerboard,
     clean_accuracy,
     corner_patch,
     cut_out,
-    identity_grid,
     jittered,
     near_misses,
-    noise_pattern,
     project_to_ball,
     round_piece,
     sparse_mask,
     sparse_step,
-    warp_grid,
-    warp_offsets,
 )
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

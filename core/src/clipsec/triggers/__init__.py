@@ -2,6 +2,7 @@
 
 from clipsec.triggers._card import TriggerCard, load_card
 from clipsec.triggers._kinds import KINDS, Stamp, png
+from clipsec.triggers._patterns import checkerboard, identity_grid, noise_pattern, warp_grid, warp_offsets
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
 from clipsec.triggers._text import TEXT_KINDS, TextTrigger, TextTriggerCard, is_text_card, load_text_card
 
@@ -14,13 +15,18 @@ __all__ = [
     "TriggerCard",
     "add",
     "blend",
+    "checkerboard",
     "cover",
+    "identity_grid",
     "is_text_card",
     "load_card",
     "load_text_card",
+    "noise_pattern",
     "paste",
     "picture_generator",
     "placements",
     "png",
     "warp",
+    "warp_grid",
+    "warp_offsets",
 ]

@@ -29,15 +29,10 @@ from clipsec_baselines._options import (
     published,
 )
 from clipsec_baselines._patterns import (
-    checkerboard,
     corner_patch,
     cut_out,
-    identity_grid,
     jittered,
-    noise_pattern,
     round_piece,
-    warp_grid,
-    warp_offsets,
 )
 from clipsec_baselines._plugin import PromptAttack, choose_target
 from clipsec_baselines._poison_attacks import (
@@ -91,18 +86,15 @@ __all__ = [
     "apply_badclip_trigger",
     "attack_success_rate",
     "augment",
-    "checkerboard",
     "choose_target",
     "clean_accuracy",
     "corner_patch",
     "cut_out",
     "find_sparse_trigger",
-    "identity_grid",
     "jittered",
     "make_task",
     "measure",
     "near_misses",
-    "noise_pattern",
     "poisoned_rows",
     "project_to_ball",
     "published",
@@ -115,8 +107,6 @@ __all__ = [
     "train_badclip",
     "train_prompts",
     "train_word_backdoor",
-    "warp_grid",
-    "warp_offsets",
     "with_word",
     "write_delivery",
 ]

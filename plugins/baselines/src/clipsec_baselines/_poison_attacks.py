@@ -14,7 +14,15 @@ from clipsec.data import open_picture, read_picture, to_unit
 from clipsec.errors import UsageError
 from clipsec.models import ImageSpec
 from clipsec.protocols import AttackContext, derived_seed
-from clipsec.triggers import Stamp, picture_generator, warp
+from clipsec.triggers import (
+    Stamp,
+    checkerboard,
+    noise_pattern,
+    picture_generator,
+    warp,
+    warp_grid,
+    warp_offsets,
+)
 from clipsec_baselines._attacks import CLIP_INSPECTOR
 from clipsec_baselines._clean import Trained, train_prompts
 from clipsec_baselines._options import (
@@ -28,14 +36,10 @@ from clipsec_baselines._options import (
 )
 from clipsec_baselines._patterns import (
     PUBLISHED_SIDE,
-    checkerboard,
     corner_patch,
     cut_out,
     jittered,
-    noise_pattern,
     round_piece,
-    warp_grid,
-    warp_offsets,
 )
 from clipsec_baselines._plugin import QUICK, PromptAttack, choose_target
 from clipsec_baselines._poisoning import Planted, Poison, beside_clean, poisoned_rows
