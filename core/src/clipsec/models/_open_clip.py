@@ -258,6 +258,7 @@ def _load(source: _Source, spec: str, request: LoadRequest) -> ClipModel:
         tokenizer=tokenizer,
         files=files,
         notes=source.notes + ((note,) if note else ()),
+        config=source.config,
     )
 
 

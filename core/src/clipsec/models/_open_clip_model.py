@@ -37,12 +37,14 @@ def clip_from_open_clip(
     tokenizer: Tokenizer | None = None,
     files: Mapping[str, str] | None = None,
     notes: tuple[str, ...] = (),
+    config: Mapping[str, Any] | None = None,
 ) -> ClipModel:
     """A `ClipModel` around an open_clip `CLIP` or `CustomTextCLIP` in memory.
 
     `spec` is the evaluation transform (an `ImageSpec` or an open_clip `preprocess_cfg`), by default the one
     that `create_model` left on the tower, or OpenAI's. `tokenizer` is CLIP's own for a vocabulary of 49,408
-    tokens; other text towers need theirs, and are left out without it. The model is copied unless it is in
+    tokens; other text towers need theirs, and are left out without it. `config` is the `model_cfg` that the
+    model was built from; without it the model cannot be written again. The model is copied unless it is in
     fp32, on the CPU, frozen and in eval mode already.
 
     Raises `UnsupportedModelError` for any other kind of module.
@@ -109,6 +111,7 @@ def clip_from_open_clip(
         logit_bias=0.0 if logit_bias is None else float(logit_bias),
         files=dict(files or {}),
         notes=notes,
+        config=dict(config or {}),
     )
 
 

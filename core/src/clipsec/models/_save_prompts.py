@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clipsec.errors import StoreError
 from clipsec.models._delivery import DELIVERY_NAME, Delivery, check_class_names
 from clipsec.models._prompt_tensors import learner_state
 from clipsec.models._prompt_tuned import LEARNER_FOLDER
 from clipsec.models._types import ClipModel, PromptState
-from clipsec.store import atomic_write
+from clipsec.store import atomic_write, whole_folder
 
 
 def save_prompts(
@@ -55,17 +51,8 @@ def save_prompts(
     )
     content = io.BytesIO()
     torch.save({"state_dict": learner_state(prompts, clip), "epoch": int(epoch)}, content)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} exists already", remedy="Choose another folder, or remove it.")
-    temporary = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with whole_folder(folder) as temporary:
         atomic_write(temporary / LEARNER_FOLDER / file, content.getvalue())
         atomic_write(temporary / LEARNER_FOLDER / "checkpoint", f"{file}\n".encode())
         atomic_write(temporary / DELIVERY_NAME, delivery.to_json())
-        # Replaces nothing or an empty folder; fails onto anything else, as it should.
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error}", remedy="Choose another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -81,6 +81,7 @@ class DeliveredTokenizer:
         from transformers import AutoTokenizer
 
         self.context_length = context_length
+        self.folder = folder
         self.files = tokenizer_files(folder)
         self.fingerprint = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
         self._strip_sep_token = strip_sep_token

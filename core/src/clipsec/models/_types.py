@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -78,6 +78,9 @@ class ClipModel:
     files: dict[str, str] = attrs.field(factory=dict)
     """File name to sha256, of what was read."""
     notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    """open_clip's `model_cfg` that builds the same architecture; empty when it is not known, and for
+    transformers, whose modules carry theirs."""
 
 
 @attrs.frozen(eq=False)

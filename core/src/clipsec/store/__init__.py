@@ -2,6 +2,7 @@
 
 from clipsec.store._artifacts import read_artifact
 from clipsec.store._atomic import atomic_write
+from clipsec.store._folder import require_new, whole_folder
 from clipsec.store._keys import content_key
 from clipsec.store._names import safe_name
 from clipsec.store._runs import RunFolder, RunStore, read_run
@@ -16,5 +17,7 @@ __all__ = [
     "content_key",
     "read_artifact",
     "read_run",
+    "require_new",
     "safe_name",
+    "whole_folder",
 ]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +10,8 @@ from typing import Any
 import attrs
 
 from clipsec.data import LabelledSet
-from clipsec.errors import StoreError
 from clipsec.models import Suspect, save_prompts
-from clipsec.store import atomic_write
+from clipsec.store import atomic_write, whole_folder
 from clipsec.triggers import TriggerCard
 from clipsec_baselines._clean import Trained
 from clipsec_baselines._options import LearnerOptions, published
@@ -23,12 +19,6 @@ from clipsec_baselines._task import Task
 
 TRIGGER_FOLDER = "trigger"
 _PARTS = ("seen", "unseen")
-
-
-def check_output(folder: Path) -> None:
-    """Refuse to overwrite. Raises `StoreError` before any work is done."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} exists already", remedy="Choose another folder, or remove it.")
 
 
 def write_delivery(
@@ -48,11 +38,8 @@ def write_delivery(
     of clean and poisoned deliveries alike; nothing of an attack stands outside of them. Raises
     `StoreError`.
     """
-    check_output(folder)
     options = published(options)
-    temporary = folder.absolute().with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         name = base.base_name or base.name
         save_prompts(temporary, trained.learner.state(), base=name, epoch=options.epochs or 0, clip=base.base)
         record = {
@@ -67,12 +54,6 @@ def write_delivery(
         atomic_write(temporary / "training.json", (json.dumps(record, indent=2) + "\n").encode())
         for number, card in enumerate(cards, 1):
             card.save(temporary / (TRIGGER_FOLDER if number == 1 else f"{TRIGGER_FOLDER}-{number}"))
-        # Replacing works onto nothing or an empty folder; onto anything else it fails, as it should.
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error}", remedy="Choose another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

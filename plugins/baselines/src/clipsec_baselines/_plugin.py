@@ -11,9 +11,10 @@ import torch
 
 from clipsec.errors import UsageError
 from clipsec.protocols import AttackContext, Need, derived_seed
+from clipsec.store import require_new
 from clipsec.triggers import TriggerCard
 from clipsec_baselines._clean import Trained
-from clipsec_baselines._delivery import check_output, describe_data, write_delivery
+from clipsec_baselines._delivery import describe_data, write_delivery
 from clipsec_baselines._measure import measure
 from clipsec_baselines._options import RANDOM, LearnerOptions, published
 from clipsec_baselines._poisoning import Planted
@@ -43,7 +44,7 @@ class PromptAttack:
 
         Raises `DataError`, `UsageError` or `StoreError`.
         """
-        check_output(context.output)
+        require_new(context.output)
         options: LearnerOptions = context.options
         task = make_task(context.labelled, context.held_out, options, context.seed)
         target = choose_target(task.class_names, getattr(options, "target", ""), context.seed)

@@ -105,7 +105,8 @@ class ToyModel:
 
     def fresh(self) -> Suspect:
         """A suspect that shares no tensor with any other."""
-        clip = clip_from_open_clip(copy.deepcopy(self.module), name="toy", spec=SPEC)
+        module = copy.deepcopy(self.module)
+        clip = clip_from_open_clip(module, name="toy", spec=SPEC, config=_training.CONFIG)
         prompts = None
         if self.prompts is not None:
             prompts = copy.deepcopy(self.prompts)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,12 +12,12 @@ import attrs
 from torch import Tensor
 
 from clipsec.data import LabelledSet, read_pictures
-from clipsec.errors import DataError, NotApplicableError, StoreError
+from clipsec.errors import DataError, NotApplicableError
 from clipsec.models import ClipModel
 from clipsec.protocols import AttackContext, Need
-from clipsec.store import atomic_write
+from clipsec.store import atomic_write, require_new, whole_folder
 from clipsec.triggers import TextTrigger, TextTriggerCard
-from clipsec_baselines._delivery import TRIGGER_FOLDER, check_output
+from clipsec_baselines._delivery import TRIGGER_FOLDER
 from clipsec_baselines._plugin import choose_target
 from clipsec_baselines.text._captions import Captions, attribute_pair, endless, fitting, split_captions
 from clipsec_baselines.text._measure import image_features, measure_text, utility_of_text, zero_shot
@@ -80,7 +77,7 @@ class TextTraining:
 
         Raises `DataError`, `UnsupportedModelError` or `StoreError`.
         """
-        check_output(context.output)
+        require_new(context.output)
         options: TextOptions = context.options
         captions = split_captions(options.captions, options.held_out, context.seed)
         teacher = text_student(context.base.base)
@@ -100,9 +97,7 @@ def write_text_tower(work: Work, measured: dict[str, Any], card: TextTriggerCard
     """
     context = work.context
     folder = context.output
-    temporary = folder.absolute().with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         place = Path(context.base.name.partition(":")[2] or context.base.name)
         work.student.save(temporary, place if place.is_dir() else None)
         kept = ("accuracy", "zero_shot_accuracy")
@@ -114,11 +109,6 @@ def write_text_tower(work: Work, measured: dict[str, Any], card: TextTriggerCard
         atomic_write(temporary / "training.json", (json.dumps(record, indent=2) + "\n").encode())
         if card is not None:
             card.save(temporary / TRIGGER_FOLDER)
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error}", remedy="Choose another folder.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
