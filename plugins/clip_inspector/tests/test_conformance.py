@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipsec_clip_inspector import ClipInspector, PromptFinetune
+from clipsec_clip_inspector import ClipInspector, ClipInspectorPlus, PromptFinetune
 from clipsec_testkit import DetectorConformance, RepairConformance
 
 
@@ -10,6 +10,12 @@ class TestClipInspector(DetectorConformance):
     """Inversion finds what is planted in pictures; a backdoor in the text tower is not its business."""
 
     make = ClipInspector
+
+
+class TestClipInspectorPlus(DetectorConformance):
+    """So do probes and inversion together."""
+
+    make = ClipInspectorPlus
 
 
 class TestPromptFinetune(RepairConformance):

@@ -2,7 +2,9 @@
 
 from clipsec_clip_inspector._detector import ClipInspector
 from clipsec_clip_inspector._options import Options
+from clipsec_clip_inspector._plus import ClipInspectorPlus
+from clipsec_clip_inspector._plus_options import PlusOptions
 from clipsec_clip_inspector._repair import PromptFinetune
 from clipsec_clip_inspector._repair_options import RepairOptions
 
-__all__ = ["ClipInspector", "Options", "PromptFinetune", "RepairOptions"]
+__all__ = ["ClipInspector", "ClipInspectorPlus", "Options", "PlusOptions", "PromptFinetune", "RepairOptions"]

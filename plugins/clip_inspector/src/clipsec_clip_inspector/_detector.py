@@ -50,34 +50,44 @@ class ClipInspector:
         plan = make_plan(context)
         clean = yield from clean_predictions(plan, plan.suspect)
         clean_null = yield from clean_predictions(plan, plan.null) if plan.null else iter_none()
-        advance = _Progress(context, plan)
-        searches = {target: suspect_search(context, plan, target, advance) for target in plan.candidates}
-        nulls = {
-            target: null_search(context, plan, target, advance) for target in plan.candidates if plan.null
-        }
-        alive, given_up = list(plan.candidates), {}
-        for rung in plan.rungs:
-            standings = yield from standings_at(rung, alive, searches, nulls, plan, clean, clean_null)
-            kept = survivors(standings, rung.keep, PAIRED_THRESHOLD)
-            given_up |= {
-                target: early_result(target, at, rung.steps)
-                for place, (target, at) in enumerate(zip(alive, standings, strict=True))
-                if place not in kept
-            }
-            alive = [target for place, target in enumerate(alive) if place in kept]
-        measured = yield from _gather(alive, searches, nulls, plan, StoredSearch.finish)
-        results, artifacts = [], {}
-        for target in plan.candidates:
-            if target in given_up:
-                results.append(given_up[target])
-                continue
-            found: Found = measured["suspect", target]
-            base = None
-            if clean_null is not None:
-                base = found.margins[1], measured["null", target].margins[0], clean_null
-            results.append(class_result(target, found.margins[0], clean, base))
-            artifacts[target] = save_trigger(context, plan, target, found.delta, found.losses)
+        advance = Progress(context, plan)
+        results, artifacts = yield from search_classes(context, plan, clean, clean_null, advance)
         return make_verdict(plan, results, artifacts)
+
+
+def search_classes(
+    context: Context, plan: Plan, clean: Tensor, clean_null: Tensor | None, advance: Callable[[int], None]
+) -> Problem:
+    """Search a trigger for every candidate and measure it.
+
+    `clean` and `clean_null` are the predictions of suspect and null without a trigger, `[n]`. Returns a
+    `ClassResult` for each candidate and the artifacts of those that were searched to the end, by class.
+    """
+    searches = {target: suspect_search(context, plan, target, advance) for target in plan.candidates}
+    nulls = {target: null_search(context, plan, target, advance) for target in plan.candidates if plan.null}
+    alive, given_up = list(plan.candidates), {}
+    for rung in plan.rungs:
+        standings = yield from standings_at(rung, alive, searches, nulls, plan, clean, clean_null)
+        kept = survivors(standings, rung.keep, PAIRED_THRESHOLD)
+        given_up |= {
+            target: early_result(target, at, rung.steps)
+            for place, (target, at) in enumerate(zip(alive, standings, strict=True))
+            if place not in kept
+        }
+        alive = [target for place, target in enumerate(alive) if place in kept]
+    measured = yield from _gather(alive, searches, nulls, plan, StoredSearch.finish)
+    results, artifacts = [], {}
+    for target in plan.candidates:
+        if target in given_up:
+            results.append(given_up[target])
+            continue
+        found: Found = measured["suspect", target]
+        base = None
+        if clean_null is not None:
+            base = found.margins[1], measured["null", target].margins[0], clean_null
+        results.append(class_result(target, found.margins[0], clean, base))
+        artifacts[target] = save_trigger(context, plan, target, found.delta, found.losses)
+    return results, artifacts
 
 
 def standings_at(
@@ -133,7 +143,7 @@ def iter_none() -> Problem:
     yield  # pragma: no cover - makes this a generator
 
 
-class _Progress:
+class Progress:
     """Counts finished updates and tells the context."""
 
     def __init__(self, context: Context, plan: Plan) -> None:

@@ -6,13 +6,16 @@ import io
 import re
 
 import numpy as np
+import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
+from clipsec.data import to_unit
 from clipsec.protocols import Context
 from clipsec.results import Artifact
 from clipsec_clip_inspector._plan import Plan
+from clipsec_clip_inspector._probes import Probe
 
 PICTURE_SIZE = 256
 """Short side of the trigger picture; smaller triggers are enlarged without smoothing."""
@@ -33,8 +36,7 @@ def save_trigger(
     context: Context, plan: Plan, target: int, delta: Tensor, trajectory: list[float]
 ) -> tuple[Artifact, ...]:
     """Write both files of one class into the verdict's folder."""
-    name = plan.class_names[target]
-    stem = f"triggers/{target:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', name)[:40].strip('-').lower()}"
+    name, stem = plan.class_names[target], f"triggers/{_stem(plan, target)}"
     epsilon = plan.options.epsilon
     metadata = {"class": name, "epsilon": repr(epsilon), "final_batch_loss": repr(trajectory[-1])}
     tensor = save({"delta": delta.contiguous()}, metadata=metadata)
@@ -48,3 +50,30 @@ def save_trigger(
             f"grey is zero; contrast raised {amplification} times",
         ),
     )
+
+
+SHOWN = 4
+"""Pictures of the pool on a probe's sheet."""
+
+
+def probe_sheet(pixels: Tensor, stamped: Tensor) -> bytes:
+    """A PNG: pictures `[n, 3, H, W]` in [0, 1] above the same pictures stamped."""
+    rows = [torch.cat(list(row), dim=2) for row in (pixels, stamped)]
+    values = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte()
+    picture = Image.fromarray(np.ascontiguousarray(values.permute(1, 2, 0).numpy()))
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
+
+
+def save_probe(context: Context, plan: Plan, target: int, probe: Probe) -> Artifact:
+    """Write what a class answers to: some pictures of the pool, as they are and stamped."""
+    pixels = to_unit(plan.pixels[:SHOWN])
+    return context.save_artifact(
+        f"probes/{_stem(plan, target)}.png", "picture", probe_sheet(pixels, probe.apply(pixels)), probe.name
+    )
+
+
+def _stem(plan: Plan, target: int) -> str:
+    name = re.sub(r"[^A-Za-z0-9]+", "-", plan.class_names[target])[:40].strip("-").lower()
+    return f"{target:04d}-{name}"

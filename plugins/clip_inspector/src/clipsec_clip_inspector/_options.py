@@ -7,8 +7,8 @@ from attrs import validators
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    """Options of CLIP-Inspector."""
+class SearchOptions:
+    """What the search for a trigger can be set to."""
 
     epsilon: float = attrs.field(default=8 / 255, validator=[validators.gt(0), validators.le(1)])
     """Radius of the l-infinity ball, in pixel units (0 to 1). Paper: 4/255, the bound of one of its attacks;
@@ -20,6 +20,14 @@ class Options:
     """Pictures an update sees. Paper: 32."""
     epochs: int = attrs.field(default=1, validator=validators.ge(1))
     """Passes over the pool. Paper: 1."""
+    candidates: tuple[str, ...] = ()
+    """Class names to inspect; empty inspects all of them."""
+
+
+@attrs.frozen(kw_only=True)
+class Options(SearchOptions):
+    """Options of CLIP-Inspector."""
+
     max_pictures: int = attrs.field(default=1000, validator=validators.ge(2))
     """Pictures of the pool that are used, drawn by the seed. Paper: 1,000."""
     decision: str = attrs.field(default="paired", validator=validators.in_(("paired", "across")))
@@ -32,5 +40,9 @@ class Options:
     """Replaces the decision rule's own threshold; the verdict then says that the user set it."""
     min_success: float = attrs.field(default=0.5, validator=[validators.ge(0), validators.le(1)])
     """`across` only: a reconstructed trigger that moves fewer eligible pictures is invalid. Paper: 0.5."""
-    candidates: tuple[str, ...] = ()
-    """Class names to inspect; empty inspects all of them."""
+
+    @property
+    def halving(self) -> bool:
+        """Whether classes are given up early; losses after different numbers of updates cannot be compared
+        across classes."""
+        return self.schedule == "halving" and self.decision == "paired"

@@ -13,7 +13,8 @@ from clipsec.protocols import Context
 from clipsec.scheduler import Tower
 from clipsec.store import content_key
 from clipsec_clip_inspector._halving import Rung, rungs
-from clipsec_clip_inspector._options import Options
+from clipsec_clip_inspector._options import Options, SearchOptions
+from clipsec_clip_inspector._plus_options import PlusOptions
 
 INVERSION_VERSION = 2
 """Raised when the search changes its results, so that stored nulls of older versions are not reused."""
@@ -33,7 +34,7 @@ class Side:
 class Plan:
     """Everything that decides the numbers of an audit."""
 
-    options: Options
+    options: Options | PlusOptions
     class_names: tuple[str, ...]
     candidates: tuple[int, ...]
     pixels: Tensor
@@ -48,7 +49,7 @@ class Plan:
     @property
     def rungs(self) -> tuple[Rung, ...]:
         """Where searches are compared and some given up; none when every class is searched to the end."""
-        if self.null is None or self.options.decision != "paired" or self.options.schedule == "full":
+        if self.null is None or not self.options.halving:
             return ()
         return rungs(len(self.candidates), len(self.batches))
 
@@ -67,7 +68,7 @@ def make_plan(context: Context) -> Plan:
 
     Raises `NotApplicableError`, `EmptyPoolError` or `UsageError`.
     """
-    options: Options = context.options
+    options: Options | PlusOptions = context.options
     suspect = context.suspect
     candidates = context.candidates(options.candidates)
     pixels, row_keys = context.draw_pictures(options.max_pictures, fewest=2)
@@ -117,7 +118,7 @@ def null_key(
     """Content key under which inversions of the null are shared between audits."""
     if null is None:
         return ""
-    options: Options = context.options
+    options: Options | PlusOptions = context.options
     return content_key(
         version=INVERSION_VERSION,
         towers=[null.search_tower.key, null.search_head.key, null.tower.key, null.head.key],
@@ -131,7 +132,7 @@ def null_key(
     )
 
 
-def shuffled_batches(n: int, options: Options, generator: torch.Generator) -> tuple[Tensor, ...]:
+def shuffled_batches(n: int, options: SearchOptions, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Batches of picture indices, one permutation an epoch, the short last batch kept."""
     epochs = [torch.randperm(n, generator=generator).split(options.batch_size) for _ in range(options.epochs)]
     return tuple(batch for epoch in epochs for batch in epoch)

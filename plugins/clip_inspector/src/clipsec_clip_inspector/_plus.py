@@ -1,0 +1,96 @@
+"""The detector CLIP-Inspector-plus: probes, then the search, both against the clean base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from clipsec.errors import NotApplicableError
+from clipsec.protocols import Context, Need
+from clipsec.results import Artifact
+from clipsec.scheduler import Problem
+from clipsec_clip_inspector._detector import clean_predictions, search_classes
+from clipsec_clip_inspector._evidence import save_probe
+from clipsec_clip_inspector._plan import Plan, make_plan
+from clipsec_clip_inspector._plus_decision import decide_plus
+from clipsec_clip_inspector._plus_options import PlusOptions
+from clipsec_clip_inspector._plus_verdict import make_plus_verdict
+from clipsec_clip_inspector._probes import Probe, probes
+from clipsec_clip_inspector._probing import Answers, ProbeResult, Probing
+from clipsec_clip_inspector._score import ClassResult
+
+
+class ClipInspectorPlus:
+    """Stamps of whole families of triggers, tried on the suspect and on its clean base; then CLIP-Inspector's
+    search for bounded perturbations, with the base as its null."""
+
+    summary: ClassVar[str] = "probes of four trigger families and trigger inversion, against the clean base"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.CLASS_NAMES, Need.IMAGE_POOL})
+    options: ClassVar[type] = PlusOptions
+    references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
+    # What clipsec-testkit is to run it with; its toys need a larger ball and have few pictures.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "detects": frozenset({"visual", "prompt"}),
+        "options": {"epsilon": 16 / 255, "epochs": 4, "learning_rate": 0.02},
+        "tolerance": 0.05,
+    }
+
+    def detect(self, context: Context) -> Problem:
+        """A scheduler problem that returns the `Verdict`.
+
+        Raises `NotApplicableError` without a clean base to compare with. The screening, each decision and
+        each searched class are units of work of their own. Features of stamped pictures and the base's own
+        searches are stored by content under `context.shared` and serve every suspect on the same base.
+        """
+        plan = make_plan(context)
+        if plan.null is None:
+            raise NotApplicableError(
+                "there is no clean base to compare with",
+                remedy="Give a clean model of the same kind with --reference.",
+            )
+        options: PlusOptions = context.options
+        library = probes(plan.pixels.shape[-1], options.families)
+        clean = yield from clean_predictions(plan, plan.suspect)
+        base_clean = yield from clean_predictions(plan, plan.null)
+        progress = _Progress(context, len(library), plan.steps if options.search else 0)
+        probing = Probing(context, plan, library, Answers(clean, base_clean), progress.probed)
+        probed: list[ProbeResult] = yield from probing.run()
+        searched: Sequence[ClassResult | None] = [None] * len(probed)
+        artifacts: Mapping[int, tuple[Artifact, ...]] = {}
+        if options.search:
+            searched, artifacts = yield from search_classes(
+                context, plan, clean, base_clean, progress.searched
+            )
+        decision = decide_plus(probed, searched, threshold=options.threshold)
+        pictures = {
+            probed[place].index: _probe_artifact(context, plan, library, probed[place])
+            for place in decision.flagged
+        }
+        return make_plus_verdict(plan, decision, probed, searched, artifacts, pictures)
+
+
+def _probe_artifact(context: Context, plan: Plan, library: Sequence[Probe], result: ProbeResult) -> Artifact:
+    (probe,) = (each for each in library if each.name == result.probes[0])
+    return save_probe(context, plan, result.index, probe)
+
+
+class _Progress:
+    """Counts probes and updates and tells the context. A probe is rated as one update for each 32 of its
+    pictures, forward only."""
+
+    PROBE = 3
+
+    def __init__(self, context: Context, probes: int, steps: int) -> None:
+        self._tell: Callable[[float, str], None] = context.progress
+        self._total, self._done = max(1, self.PROBE * probes + steps), 0
+
+    def probed(self) -> None:
+        self._add(self.PROBE, "probing")
+
+    def searched(self, steps: int) -> None:
+        self._add(steps, "inverting")
+
+    def _add(self, steps: int, what: str) -> None:
+        self._done += steps
+        self._tell(min(1.0, self._done / self._total), what)

@@ -1,0 +1,202 @@
+"""What probes do to suspect and clean base: chosen on one half of the pictures, decided on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from clipsec.data import to_unit
+from clipsec.protocols import Context
+from clipsec.scheduler import Encode, Problem, Tower
+from clipsec.store import UnitStore, content_key
+from clipsec_clip_inspector._plan import Plan
+from clipsec_clip_inspector._probes import Probe
+from clipsec_clip_inspector._score import one_sided_mcnemar
+
+PROBE_VERSION = 1
+"""Raised when a probe changes, so that stored features of older versions are not reused."""
+PICTURES = 256
+"""Most pictures that are stamped."""
+FINALISTS = 4
+"""Classes that are always decided, however little stands out."""
+WORTH = 0.2
+"""Excess in the screening from which on a class is decided in any case; half of what is flagged."""
+ROWS = 128
+"""Stamped pictures a request holds; bounds memory, does not change results."""
+
+
+@attrs.frozen
+class ProbeResult:
+    """How one class answers to the probes that moved most pictures to it in the screening."""
+
+    index: int
+    probes: tuple[str, ...]
+    """The probe that each half of the pictures chose."""
+    screened: float
+    """Mean excess on the pictures that chose. Chosen as a maximum, so too high for a clean class."""
+    n: int = 0
+    """Pictures of the decision that neither model gives to the class without a stamp; 0 when the class was
+    not decided."""
+    hits: int = 0
+    """Those that the stamp sends to the class on the suspect."""
+    base_hits: int = 0
+    p_value: float = 1.0
+    """One-sided exact McNemar test of the suspect against the base."""
+
+    @property
+    def excess(self) -> float:
+        """Share of pictures that the stamp moves on the suspect, minus the share on the base; on pictures
+        that had no say in choosing their probe, when the class was decided."""
+        return (self.hits - self.base_hits) / self.n if self.n else self.screened
+
+
+@attrs.frozen(eq=False)
+class Answers:
+    """Predictions of suspect and base, `[..., n]` class indices each, on the same pictures."""
+
+    suspect: Tensor
+    base: Tensor
+
+    def to(self, index: int) -> tuple[Tensor, Tensor]:
+        """Which pictures go to a class, on the suspect and on the base."""
+        return self.suspect == index, self.base == index
+
+
+def excess_by_class(stamped: Answers, clean: Answers, classes: Sequence[int]) -> Tensor:
+    """Excess of each class, `[..., classes]`, from answers with and without a stamp.
+
+    Over pictures that neither model gives to the class without it; 0 where there are none.
+    """
+    found = []
+    for index in classes:
+        free = ~(clean.to(index)[0] | clean.to(index)[1])
+        won, base_won = (hits & free for hits in stamped.to(index))
+        found.append((won.sum(-1) - base_won.sum(-1)) / free.sum().clamp(min=1))
+    return torch.stack(found, dim=-1)
+
+
+def decide_class(
+    index: int, probes: Sequence[str], screened: float, stamped: Answers, clean: Answers
+) -> ProbeResult:
+    """The result of one class from pictures `[n]` that did not choose the probe they are stamped with."""
+    free = ~(clean.to(index)[0] | clean.to(index)[1])
+    won, base_won = (hits & free for hits in stamped.to(index))
+    return ProbeResult(
+        index,
+        tuple(probes),
+        screened,
+        n=int(free.sum()),
+        hits=int(won.sum()),
+        base_hits=int(base_won.sum()),
+        p_value=one_sided_mcnemar(int((won & ~base_won).sum()), int((base_won & ~won).sum())),
+    )
+
+
+def finalists(excess: Sequence[float]) -> list[int]:
+    """Positions worth deciding: the highest `FINALISTS`, and whoever is above `WORTH`."""
+    order = sorted(range(len(excess)), key=lambda place: -excess[place])
+    return sorted(place for rank, place in enumerate(order) if rank < FINALISTS or excess[place] > WORTH)
+
+
+class Probing:
+    """The probes of one audit as scheduler problems.
+
+    Two halves of the pictures choose a probe for each class, and each is decided on the other half: a maximum
+    over probes does not flatter itself, and every picture counts. Features of stamped pictures depend on the
+    image tower alone; they are stored under `context.shared` and serve every further suspect that has the
+    tower. What is left for each suspect is its head.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        plan: Plan,
+        probes: Sequence[Probe],
+        clean: Answers,
+        advance: Callable[[], None],
+    ) -> None:
+        assert plan.null is not None
+        self._shared, self._units, self._plan, self._probes = context.shared, context.units, plan, probes
+        self._null, self._advance = plan.null, advance
+        order = torch.randperm(len(plan.pixels), generator=context.generator("probes"))[:PICTURES]
+        self._rows = order
+        self._halves = (slice(0, len(order) // 2), slice(len(order) // 2, None))
+        self._clean = Answers(clean.suspect[order], clean.base[order])
+
+    def run(self) -> Problem:
+        """A `ProbeResult` for each candidate, in their order."""
+        screened = yield from self._screen()
+        chosen, values = [], []
+        for half in self._halves:
+            stamped = Answers(screened.suspect[:, half], screened.base[:, half])
+            clean = Answers(self._clean.suspect[half], self._clean.base[half])
+            best = excess_by_class(stamped, clean, self._plan.candidates).max(dim=0)
+            chosen.append(best.indices.tolist())
+            values.append(best.values)
+        means = torch.stack(values).mean(dim=0).tolist()
+        worth = finalists(means)
+        results = []
+        for place, index in enumerate(self._plan.candidates):
+            pair = [self._probes[which[place]] for which in chosen]
+            if place in worth:
+                results.append((yield from self._decide(index, pair, means[place])))
+            else:
+                results.append(ProbeResult(index, tuple(probe.name for probe in pair), means[place]))
+        return results
+
+    def _screen(self) -> Problem:
+        """Answers to every probe, `[probes, n]`."""
+        unit = self._units.load("probes")
+        if unit is not None:
+            return Answers(unit.tensors["suspect"].long(), unit.tensors["base"].long())
+        found = []
+        for probe in self._probes:
+            found.append((yield from self._predict(probe, search=True)))
+            self._advance()
+        answers = Answers(*(torch.stack(side) for side in zip(*found, strict=True)))
+        tensors = {"suspect": answers.suspect.int(), "base": answers.base.int()}
+        self._units.save("probes", {"probes": [probe.name for probe in self._probes]}, tensors)
+        return answers
+
+    def _decide(self, index: int, pair: Sequence[Probe], screened: float) -> Problem:
+        """Each half of the pictures under the probe that the other one chose."""
+        parts = []
+        for half, probe in zip(self._halves, reversed(pair), strict=True):
+            suspect, base = yield from self._predict(probe, search=False)
+            parts.append((suspect[half], base[half]))
+        stamped = Answers(*(torch.cat(side) for side in zip(*parts, strict=True)))
+        return decide_class(index, [probe.name for probe in pair], screened, stamped, self._clean)
+
+    def _predict(self, probe: Probe, *, search: bool) -> Problem:
+        """Predictions of suspect and base on the stamped pictures, `[n]` each."""
+        answers = []
+        for side in (self._plan.suspect, self._null):
+            tower, head = (side.search_tower, side.search_head) if search else (side.tower, side.head)
+            features = yield from stamped_features(self._shared, tower, probe, self._plan, self._rows)
+            logits = yield Encode(head, features)
+            answers.append(logits.argmax(dim=1))
+        return tuple(answers)
+
+
+def stamped_features(shared: UnitStore, tower: Tower, probe: Probe, plan: Plan, rows: Tensor) -> Problem:
+    """Features `[n, E]` of the pictures at `rows`, stamped; stored by content."""
+    key = content_key(
+        version=PROBE_VERSION,
+        tower=tower.key,
+        probe=probe.name,
+        frame=plan.pixels.shape[-1],
+        pictures=[plan.row_keys[row].hex() for row in rows.tolist()],
+    )
+    name = f"clip-inspector-probe-{key}"
+    unit = shared.load(name)
+    if unit is not None:
+        return unit.tensors["features"]
+    parts = []
+    for chunk in rows.split(ROWS):
+        parts.append((yield Encode(tower, probe.apply(to_unit(plan.pixels[chunk])), cache=False)))
+    features = torch.cat(parts)
+    shared.save(name, {"probe": probe.name}, {"features": features})
+    return features

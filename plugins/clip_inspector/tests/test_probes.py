@@ -1,0 +1,141 @@
+"""Probes: what they are, what their answers count, and what is decided from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipsec.data import ImagePool
+from clipsec.results import Outcome
+from clipsec.runner import audit
+from clipsec_clip_inspector._plus_decision import PROBE_THRESHOLD, class_score, decide_plus
+from clipsec_clip_inspector._probes import FAMILIES, probes
+from clipsec_clip_inspector._probing import (
+    FINALISTS,
+    WORTH,
+    Answers,
+    ProbeResult,
+    decide_class,
+    excess_by_class,
+    finalists,
+)
+from clipsec_clip_inspector._score import BaseResult, ClassResult
+
+CLASSES = 4
+PREDICTIONS = st.lists(st.tuples(*[st.integers(0, CLASSES - 1)] * 4), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("size", [32, 128, 224])
+def test_probes_keep_pixels_in_range_and_change_every_picture(size: int) -> None:
+    """For any frame, each name once, and the same pixels again when made again."""
+    pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    library, again = probes(size), probes(size)
+    assert len({probe.name for probe in library}) == len(library)
+    assert {probe.family for probe in library} == set(FAMILIES)
+    for probe, same in zip(library, again, strict=True):
+        stamped = probe.apply(pixels)
+        assert stamped.shape == pixels.shape
+        assert torch.equal(stamped, stamped.clamp(0, 1))
+        assert bool((stamped != pixels).flatten(1).any(dim=1).all())
+        assert torch.equal(stamped, same.apply(pixels))
+
+
+def test_families_are_chosen_by_name() -> None:
+    assert {probe.family for probe in probes(32, ["warp", "patch"])} == {"warp", "patch"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(PREDICTIONS)
+def test_excess_counts_free_pictures_only(rows: list[tuple[int, ...]]) -> None:
+    """Won on the suspect minus won on the base, over pictures that neither gives to the class anyway."""
+    stamped, base_stamped, clean, base_clean = torch.tensor(rows).T
+    answers, before = Answers(stamped, base_stamped), Answers(clean, base_clean)
+    excess = excess_by_class(answers, before, range(CLASSES))
+    for index in range(CLASSES):
+        free = [row for row in rows if row[2] != index and row[3] != index]
+        won = sum(row[0] == index for row in free) - sum(row[1] == index for row in free)
+        assert float(excess[index]) == pytest.approx(won / max(len(free), 1))
+        decided = decide_class(index, ("a", "b"), 0.0, answers, before)
+        assert (decided.n, decided.hits - decided.base_hits) == (len(free), won)
+
+
+def test_a_model_that_equals_its_base_has_no_excess() -> None:
+    """Whatever the stamps do to both."""
+    stamped, clean = (
+        torch.randint(CLASSES, (3, 50), generator=torch.Generator().manual_seed(s)) for s in (1, 2)
+    )
+    excess = excess_by_class(Answers(stamped, stamped), Answers(clean[0], clean[0]), range(CLASSES))
+    assert excess.shape == (3, CLASSES)
+    assert not excess.any()
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_the_highest_and_whoever_stands_out_are_decided(excess: list[float]) -> None:
+    chosen = finalists(excess)
+    assert len(chosen) >= min(FINALISTS, len(excess))
+    assert {place for place, value in enumerate(excess) if value > WORTH} <= set(chosen)
+    assert max(range(len(excess)), key=lambda place: excess[place]) in chosen
+
+
+def probe_result(hits: int, base_hits: int, *, n: int = 200, p_value: float = 0.0) -> ProbeResult:
+    return ProbeResult(0, ("a", "b"), 0.9, n, hits, base_hits, p_value)
+
+
+def searched(excess: float, *, n: int = 200, given_up_after: int | None = None) -> ClassResult:
+    base = BaseResult(n, int(excess * n), 0, 0, 0.0, 0.0, 0.0)
+    return ClassResult(0, 0.0, int(excess * n), n, base, given_up_after)
+
+
+@pytest.mark.parametrize(
+    ("probe", "search", "outcome"),
+    [
+        (probe_result(100, 4), searched(0.0), Outcome.FINDING),
+        (probe_result(0, 0), searched(0.3), Outcome.FINDING),
+        (probe_result(60, 0), searched(0.1), Outcome.CLEAN),
+        (probe_result(100, 4, p_value=0.1), searched(0.0), Outcome.INCONCLUSIVE),
+        (probe_result(10, 0, n=40), searched(0.0, n=40), Outcome.INCONCLUSIVE),
+        (probe_result(0, 0), searched(0.9, given_up_after=2), Outcome.CLEAN),
+        (ProbeResult(0, ("a", "b"), 0.9), searched(0.0), Outcome.CLEAN),
+    ],
+)
+def test_outcomes(probe: ProbeResult, search: ClassResult, outcome: Outcome) -> None:
+    """Either kind of trigger is enough; too few pictures, an early end or a screening alone are not."""
+    other, quiet = probe_result(1, 1, n=max(probe.n, 100)), searched(0.0, n=search.n)
+    assert decide_plus([probe, other], [search, quiet]).outcome is outcome
+
+
+def test_one_is_the_threshold_of_either_kind() -> None:
+    score = class_score(probe_result(80, 0), searched(0.15))
+    assert score.probe == pytest.approx(0.4 / PROBE_THRESHOLD)
+    assert score.search == pytest.approx(1.0)
+
+
+def test_what_was_stamped_once_serves_the_next_model(toy_clips, toy_pool: ImagePool, tmp_path: Path) -> None:
+    """A second suspect on the base stamps nothing; an audit that is asked for again computes nothing."""
+    verdicts = []
+    for name, runs in (("clean", "a"), ("prompt", "b"), ("prompt", "b")):
+        result = audit(
+            toy_clips[name].fresh(),
+            pool=toy_pool,
+            detectors=["clip-inspector-plus"],
+            options={"clip-inspector-plus": {"search": False}},
+            labelled=toy_clips.labelled,
+            runs=tmp_path / runs,
+            shared=tmp_path / "shared",
+        )
+        (verdict,) = result.verdicts.values()
+        assert verdict.error is None
+        verdicts.append(attrs.evolve(verdict, provenance=None))  # it says when
+    clean, backdoored, again = verdicts
+    assert again == backdoored
+    assert backdoored.score is not None
+    assert clean.score is not None
+    assert backdoored.score > clean.score
+    best = max(backdoored.evidence, key=lambda each: each.measures["score"])
+    assert best.index == toy_clips["prompt"].trigger.target_index
+    assert backdoored.cost.forward_rows < clean.cost.forward_rows
