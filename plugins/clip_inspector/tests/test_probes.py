@@ -115,15 +115,16 @@ def test_one_is_the_threshold_of_either_kind() -> None:
     assert score.search == pytest.approx(1.0)
 
 
-def test_what_was_stamped_once_serves_the_next_model(toy_clips, toy_pool: ImagePool, tmp_path: Path) -> None:
-    """A second suspect on the base stamps nothing; an audit that is asked for again computes nothing."""
+def test_what_was_stamped_once_serves_the_next_audit(toy_clips, toy_pool: ImagePool, tmp_path: Path) -> None:
+    """Another audit on the base stamps nothing; one that is asked for again computes nothing. The planted
+    class answers most."""
     verdicts = []
-    for name, runs in (("clean", "a"), ("prompt", "b"), ("prompt", "b")):
+    for threshold, runs in ((1.0, "a"), (0.5, "b"), (0.5, "b")):
         result = audit(
-            toy_clips[name].fresh(),
+            toy_clips["prompt"].fresh(),
             pool=toy_pool,
             detectors=["clip-inspector-plus"],
-            options={"clip-inspector-plus": {"search": False}},
+            options={"clip-inspector-plus": {"search": False, "threshold": threshold}},
             labelled=toy_clips.labelled,
             runs=tmp_path / runs,
             shared=tmp_path / "shared",
@@ -131,11 +132,10 @@ def test_what_was_stamped_once_serves_the_next_model(toy_clips, toy_pool: ImageP
         (verdict,) = result.verdicts.values()
         assert verdict.error is None
         verdicts.append(attrs.evolve(verdict, provenance=None))  # it says when
-    clean, backdoored, again = verdicts
-    assert again == backdoored
-    assert backdoored.score is not None
-    assert clean.score is not None
-    assert backdoored.score > clean.score
-    best = max(backdoored.evidence, key=lambda each: each.measures["score"])
+    first, second, again = verdicts
+    assert again == second
+    best = max(first.evidence, key=lambda each: each.measures["score"])
     assert best.index == toy_clips["prompt"].trigger.target_index
-    assert backdoored.cost.forward_rows < clean.cost.forward_rows
+    assert second.outcome is Outcome.FINDING
+    # The rest are rows of the two heads.
+    assert first.cost.forward_rows - second.cost.forward_rows >= len(probes(32)) * len(toy_pool)
