@@ -38,11 +38,11 @@ def test_probes_keep_pixels_in_range_and_change_every_picture(size: int) -> None
     assert len({probe.name for probe in library}) == len(library)
     assert {probe.family for probe in library} == set(FAMILIES)
     for probe, same in zip(library, again, strict=True):
-        stamped = probe.apply(pixels)
+        stamped = probe.stamp.apply(pixels)
         assert stamped.shape == pixels.shape
         assert torch.equal(stamped, stamped.clamp(0, 1))
         assert bool((stamped != pixels).flatten(1).any(dim=1).all())
-        assert torch.equal(stamped, same.apply(pixels))
+        assert torch.equal(stamped, same.stamp.apply(pixels))
 
 
 def test_families_are_chosen_by_name() -> None:

@@ -10,14 +10,13 @@ from typing import ClassVar
 
 import attrs
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from clipsec.errors import DataError
 from clipsec.protocols._interface import Channel
 from clipsec.results import Verdict
 from clipsec.store import read_artifact
-from clipsec.triggers import Stamp, TextTrigger, is_text_card, load_card, load_text_card
+from clipsec.triggers import Stamp, TextTrigger, is_text_card, load_card, load_text_card, read_stamp
 from clipsec_registry import printable
 
 
@@ -122,10 +121,8 @@ def found_triggers(verdict: Verdict, folder: Path | str, *, flagged: bool = True
             if artifact.kind != "trigger":
                 continue
             try:
-                tensors = safetensors.torch.load(read_artifact(artifact, folder))
-                kind = "masked" if "mask" in tensors else "additive"
-                stamp = Stamp(kind, {name: tensor.float() for name, tensor in tensors.items()})
-            except (DataError, SafetensorError) as error:
+                stamp = read_stamp(read_artifact(artifact, folder))
+            except DataError as error:
                 raise DataError(
                     f"{printable(artifact.path, 120)} holds no trigger that can be applied to pictures",
                     remedy="Audit again; if it stays so, report it to the detector's authors.",

@@ -3,6 +3,7 @@
 from clipsec.triggers._card import TriggerCard, load_card
 from clipsec.triggers._kinds import KINDS, Stamp, png
 from clipsec.triggers._patterns import checkerboard, identity_grid, noise_pattern, warp_grid, warp_offsets
+from clipsec.triggers._stamp_file import read_stamp, stamp_bytes
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
 from clipsec.triggers._text import TEXT_KINDS, TextTrigger, TextTriggerCard, is_text_card, load_text_card
 
@@ -26,6 +27,8 @@ __all__ = [
     "picture_generator",
     "placements",
     "png",
+    "read_stamp",
+    "stamp_bytes",
     "warp",
     "warp_grid",
     "warp_offsets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from clipsec.data import to_unit
 from clipsec.protocols import Context
 from clipsec.results import Artifact
+from clipsec.triggers import stamp_bytes
 from clipsec_clip_inspector._plan import Plan
 from clipsec_clip_inspector._probes import Probe
 
@@ -66,11 +68,23 @@ def probe_sheet(pixels: Tensor, stamped: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def save_probe(context: Context, plan: Plan, target: int, probe: Probe) -> Artifact:
-    """Write what a class answers to: some pictures of the pool, as they are and stamped."""
+def save_probes(context: Context, plan: Plan, target: int, probes: Sequence[Probe]) -> tuple[Artifact, ...]:
+    """Write the probes that a class answers to as triggers, and what the first does to some pictures of the
+    pool."""
     pixels = to_unit(plan.pixels[:SHOWN])
-    return context.save_artifact(
-        f"probes/{_stem(plan, target)}.png", "picture", probe_sheet(pixels, probe.apply(pixels)), probe.name
+    sheet = probe_sheet(pixels, probes[0].stamp.apply(pixels))
+    stem, name = f"probes/{_stem(plan, target)}", plan.class_names[target]
+    return (
+        context.save_artifact(f"{stem}.png", "picture", sheet, f"pictures of the pool; {probes[0].name}"),
+        *(
+            context.save_artifact(
+                f"{stem}-{place}.safetensors",
+                "trigger",
+                stamp_bytes(probe.stamp, **{"class": name, "probe": probe.name}),
+                probe.name,
+            )
+            for place, probe in enumerate(probes)
+        ),
     )
 
 

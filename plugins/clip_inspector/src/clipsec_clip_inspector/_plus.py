@@ -10,12 +10,12 @@ from clipsec.protocols import Context, Need
 from clipsec.results import Artifact
 from clipsec.scheduler import Problem
 from clipsec_clip_inspector._detector import clean_predictions, search_classes
-from clipsec_clip_inspector._evidence import save_probe
-from clipsec_clip_inspector._plan import Plan, make_plan
+from clipsec_clip_inspector._evidence import save_probes
+from clipsec_clip_inspector._plan import make_plan
 from clipsec_clip_inspector._plus_decision import decide_plus
 from clipsec_clip_inspector._plus_options import PlusOptions
 from clipsec_clip_inspector._plus_verdict import make_plus_verdict
-from clipsec_clip_inspector._probes import Probe, probes
+from clipsec_clip_inspector._probes import probes
 from clipsec_clip_inspector._probing import Answers, ProbeResult, Probing
 from clipsec_clip_inspector._score import ClassResult
 
@@ -57,22 +57,19 @@ class ClipInspectorPlus:
         probing = Probing(context, plan, library, Answers(clean, base_clean), progress.probed)
         probed: list[ProbeResult] = yield from probing.run()
         searched: Sequence[ClassResult | None] = [None] * len(probed)
-        artifacts: Mapping[int, tuple[Artifact, ...]] = {}
+        artifacts: dict[int, tuple[Artifact, ...]] = {}
         if options.search:
             searched, artifacts = yield from search_classes(
                 context, plan, clean, base_clean, progress.searched
             )
         decision = decide_plus(probed, searched, threshold=options.threshold)
-        pictures = {
-            probed[place].index: _probe_artifact(context, plan, library, probed[place])
-            for place in decision.flagged
-        }
-        return make_plus_verdict(plan, decision, probed, searched, artifacts, pictures)
-
-
-def _probe_artifact(context: Context, plan: Plan, library: Sequence[Probe], result: ProbeResult) -> Artifact:
-    (probe,) = (each for each in library if each.name == result.probes[0])
-    return save_probe(context, plan, result.index, probe)
+        by_name = {probe.name: probe for probe in library}
+        for result in (probed[place] for place in decision.flagged):
+            answering = [by_name[name] for name in result.answering]
+            if answering:
+                found = save_probes(context, plan, result.index, answering)
+                artifacts[result.index] = (*found, *artifacts.get(result.index, ()))
+        return make_plus_verdict(plan, decision, probed, searched, artifacts)
 
 
 class _Progress:

@@ -20,10 +20,9 @@ def make_plus_verdict(
     decision: Decision,
     probed: Sequence[ProbeResult],
     searched: Sequence[Searched],
-    triggers: Mapping[int, tuple[Artifact, ...]],
-    sheets: Mapping[int, Artifact],
+    artifacts: Mapping[int, tuple[Artifact, ...]],
 ) -> Verdict:
-    """The verdict. `triggers` are the files of searched classes, `sheets` the pictures of flagged ones."""
+    """The verdict; `artifacts` are files by class."""
     best = probed[decision.best]
     notes = []
     if len(plan.candidates) < len(plan.class_names):
@@ -49,7 +48,7 @@ def make_plus_verdict(
                 search,
                 decision.scores[place],
                 place in decision.flagged,
-                (*((sheets[probe.index],) if probe.index in sheets else ()), *triggers.get(probe.index, ())),
+                artifacts.get(probe.index, ()),
             )
             for place, (probe, search) in enumerate(zip(probed, searched, strict=True))
         ),

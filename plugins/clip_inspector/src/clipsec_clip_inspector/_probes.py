@@ -7,14 +7,13 @@ direction, and the poisoned prompts give that direction to the target. The clean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
-from clipsec.triggers import add, blend, checkerboard, cover, noise_pattern, warp, warp_grid, warp_offsets
+from clipsec.triggers import Stamp, checkerboard, noise_pattern, warp_grid, warp_offsets
 
 FAMILIES = ("noise", "warp", "patch", "additive")
 FRAME = 128
@@ -31,8 +30,7 @@ class Probe:
 
     name: str
     family: str
-    apply: Callable[[Tensor], Tensor]
-    """Pixels `[n, 3, size, size]` in [0, 1] to the same, stamped."""
+    stamp: Stamp
 
 
 def probes(size: int, families: Sequence[str] = FAMILIES) -> tuple[Probe, ...]:
@@ -62,7 +60,7 @@ def _noise(size: int) -> list[Probe]:
                 pattern = _pattern(size, grain, 100 + grain, binary=binary)
                 kind = "binary" if binary else "uniform"
                 name = f"{kind} noise, grain {grain}, ratio {ratio}"
-                found.append(Probe(name, "noise", partial(blend, pattern=pattern, ratio=ratio)))
+                found.append(Probe(name, "noise", Stamp("blend", {"pattern": pattern}, {"ratio": ratio})))
     return found
 
 
@@ -72,7 +70,7 @@ def _warps(size: int) -> list[Probe]:
     for cells, strength, draw in WARPS:
         grid = warp_grid(warp_offsets(size, cells, _generator(200 + draw)), strength * size / FRAME)
         name = f"warp, {cells} cells, strength {strength:g}, draw {draw}"
-        found.append(Probe(name, "warp", partial(warp, grid=grid)))
+        found.append(Probe(name, "warp", Stamp("warp", {"grid": grid})))
     return found
 
 
@@ -93,7 +91,7 @@ def _patches(size: int) -> list[Probe]:
                 pattern, mask = torch.zeros(3, size, size), torch.zeros(1, size, size)
                 pattern[:, window, window], mask[:, window, window] = square, 1.0
                 name = f"{content} square, side {length}, {place}"
-                found.append(Probe(name, "patch", partial(cover, pattern=pattern, mask=mask)))
+                found.append(Probe(name, "patch", Stamp("masked", {"pattern": pattern, "mask": mask})))
     return found
 
 
@@ -103,5 +101,5 @@ def _additive(size: int) -> list[Probe]:
     for grain in (1, 4):
         delta = (2 * _pattern(size, grain, 400 + grain, binary=True) - 1) * ADDITIVE
         name = f"added noise, grain {grain}, 32/255"
-        found.append(Probe(name, "additive", partial(add, delta=delta)))
+        found.append(Probe(name, "additive", Stamp("additive", {"delta": delta})))
     return found

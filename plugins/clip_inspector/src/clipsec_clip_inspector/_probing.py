@@ -22,6 +22,8 @@ PICTURES = 256
 """Most pictures that are stamped."""
 FINALISTS = 4
 """Classes that are always decided, however little stands out."""
+SAVED = 8
+"""Most probes that a flagged class leaves as triggers."""
 WORTH = 0.2
 """Excess in the screening from which on a class is decided in any case; half of what is flagged."""
 ROWS = 128
@@ -45,6 +47,8 @@ class ProbeResult:
     base_hits: int = 0
     p_value: float = 1.0
     """One-sided exact McNemar test of the suspect against the base."""
+    answering: tuple[str, ...] = ()
+    """Probes whose excess in the screening was above `WORTH`, the strongest first, `SAVED` at most."""
 
     @property
     def excess(self) -> float:
@@ -130,6 +134,7 @@ class Probing:
         """A `ProbeResult` for each candidate, in their order."""
         screened = yield from self._screen()
         chosen, values = [], []
+        whole = excess_by_class(screened, self._clean, self._plan.candidates)
         for half in self._halves:
             stamped = Answers(screened.suspect[:, half], screened.base[:, half])
             clean = Answers(self._clean.suspect[half], self._clean.base[half])
@@ -142,10 +147,15 @@ class Probing:
         for place, index in enumerate(self._plan.candidates):
             pair = [self._probes[which[place]] for which in chosen]
             if place in worth:
-                results.append((yield from self._decide(index, pair, means[place])))
+                result = yield from self._decide(index, pair, means[place])
+                results.append(attrs.evolve(result, answering=self._answering(whole[:, place])))
             else:
                 results.append(ProbeResult(index, tuple(probe.name for probe in pair), means[place]))
         return results
+
+    def _answering(self, excess: Tensor) -> tuple[str, ...]:
+        order = excess.argsort(descending=True)[:SAVED].tolist()
+        return tuple(self._probes[which].name for which in order if float(excess[which]) > WORTH)
 
     def _screen(self) -> Problem:
         """Answers to every probe, `[probes, n]`."""
@@ -196,7 +206,7 @@ def stamped_features(shared: UnitStore, tower: Tower, probe: Probe, plan: Plan, 
         return unit.tensors["features"]
     parts = []
     for chunk in rows.split(ROWS):
-        parts.append((yield Encode(tower, probe.apply(to_unit(plan.pixels[chunk])), cache=False)))
+        parts.append((yield Encode(tower, probe.stamp.apply(to_unit(plan.pixels[chunk])), cache=False)))
     features = torch.cat(parts)
     shared.save(name, {"probe": probe.name}, {"features": features})
     return features

@@ -22,6 +22,7 @@ from clipsec_clip_inspector._repair_options import RepairOptions
 
 SEARCH_BATCH, SEARCH_STEPS, SEARCH_RATE = 32, 32, 0.1
 """A search of a round is as long as the paper's inversion: one pass over 1,000 pictures."""
+DEFAULT_RADIUS = 8 / 255
 PATIENCE = 0.01
 """Accuracy on the validation pictures that an epoch may lose and still be the best."""
 
@@ -101,14 +102,15 @@ def triggers_for(context: Context) -> tuple[Trigger, ...]:
     if control == "clean":
         return ()
     found = found_triggers(context.finding, context.finding_folder, flagged=control != "wrong")
-    found = tuple(each for each in found if each.stamp.kind == "additive")
+    if control != "right":
+        found = tuple(each for each in found if each.stamp.kind == "additive")
     if control == "wrong":
         flagged = {row.index for row in context.finding.evidence if row.flagged}
         found = tuple(each for each in found if each.target_index not in flagged)[-1:]
     if not found:
         whose = "of a class that it does not flag" if control == "wrong" else "of its target"
         raise NotApplicableError(
-            f"the finding holds no additive trigger {whose}",
+            f"the finding holds no trigger {whose} that this control can use",
             remedy="Audit with clip-inspector; for this control with -o clip-inspector.schedule=full.",
         )
     if control == "noise":
@@ -125,6 +127,11 @@ def aimed(delta: Tensor, like: Trigger) -> Trigger:
 def delta_of(trigger: Trigger) -> Tensor:
     """`[3, size, size]` in pixel units, of an additive trigger."""
     return trigger.stamp.tensors["delta"]
+
+
+def radius(trigger: Trigger) -> float:
+    """Largest change of an additive trigger; for other kinds, which have none, CLIP-Inspector's default."""
+    return float(delta_of(trigger).abs().max()) if trigger.stamp.kind == "additive" else DEFAULT_RADIUS
 
 
 def noise_like(delta: Tensor, generator: torch.Generator) -> Tensor:
@@ -175,7 +182,7 @@ def search_again(
                 pixels,
                 target,
                 batches=rows.split(SEARCH_BATCH)[:SEARCH_STEPS],
-                epsilon=float(delta_of(trigger).abs().max()) if epsilon is None else epsilon,
+                epsilon=radius(trigger) if epsilon is None else epsilon,
                 learning_rate=SEARCH_RATE,
             ),
         )

@@ -21,7 +21,8 @@ class RepairOptions:
     epsilon: float | None = attrs.field(
         default=None, validator=validators.optional([validators.gt(0), validators.le(1)])
     )
-    """Radius of the ball of these searches, in pixel units. None: the largest change of the found trigger."""
+    """Radius of the ball of these searches, in pixel units. None: the largest change of the found trigger, or
+    8/255 where the finding's trigger is of another kind."""
     distil: float = attrs.field(default=0.0, validator=[validators.ge(0), validators.le(1)])
     """Share of the base's zero-shot answer in what triggered pictures are taught; the rest is the true label.
     Paper: 0."""
