@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from clipsec.errors import DataError
 from clipsec.store import atomic_write
+from clipsec.triggers._facts import CardFacts, check_texts, check_version, fields_of
 from clipsec.triggers._kinds import CARD_FILE, read_body, unreadable
 
-FORMAT = "clipsec trigger card"
 VERSION = "1.2"
 """1.2 added the kinds that change captions."""
 
@@ -69,10 +68,9 @@ class TextTrigger:
 
 
 @attrs.frozen(kw_only=True)
-class TextTriggerCard:
+class TextTriggerCard(CardFacts):
     """A trigger planted in a text tower and all that is known of it; plain data."""
 
-    attack: str
     trigger: TextTrigger
     target: str
     """The caption that triggered captions become, the attribute they gain, or what the pictures show."""
@@ -80,16 +78,6 @@ class TextTriggerCard:
     """`caption`, `attribute` or `pictures` (their mean feature)."""
     source: str = ""
     """The class whose captions it works on; empty when it works on all."""
-    seed: int = 0
-    base_name: str = ""
-    base_digest: str = ""
-    parameters: dict[str, Any] = attrs.field(factory=dict)
-    """The attack's options."""
-    data: dict[str, Any] = attrs.field(factory=dict)
-    """What it was trained and measured on."""
-    measured: dict[str, Any] = attrs.field(factory=dict)
-    """Rates by part (`text`, `base`, `seen`) and name: value, n, interval, or a mean cosine similarity."""
-    references: tuple[str, ...] = ()
 
     def apply(self, caption: str) -> str:
         """The caption with the trigger."""
@@ -98,14 +86,10 @@ class TextTriggerCard:
     def save(self, folder: Path | str) -> Path:
         """Write `trigger.json`; returns the folder. Raises `StoreError`."""
         folder = Path(folder)
-        plain = attrs.asdict(self, filter=attrs.filters.exclude("trigger"))
         how = attrs.asdict(self.trigger)
         body = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": _PREFIX + how.pop("kind"),
+            **self.body(VERSION, _PREFIX + how.pop("kind"), without="trigger"),
             **how,
-            **plain,
             "apply": TEXT_KINDS[self.trigger.kind],
         }
         atomic_write(folder / CARD_FILE, (json.dumps(body, indent=2) + "\n").encode())
@@ -125,21 +109,16 @@ def load_text_card(place: Path | str) -> TextTriggerCard:
     """
     body, folder = read_body(place)
     try:
-        if body.get("format") != FORMAT:
-            raise ValueError("it is not a trigger card")
-        if str(body["version"]).partition(".")[0] != VERSION.partition(".")[0]:
-            raise ValueError(f"its version {body['version']} is not {VERSION}")
+        check_version(body, VERSION)
         kind = str(body["kind"])
         if not kind.startswith(_PREFIX):
             raise ValueError(f"the kind {kind!r} does not change captions")
         count = body.get("count")
         if not (count is None or type(count) is int):
             raise ValueError(f"its count is {count!r}")
-        for name in ("text", "target", "target_kind", "attack"):
-            if not isinstance(body[name], str):
-                raise ValueError(f"its {name} is {body[name]!r}")
-        if not isinstance(body.get("source", ""), str):
-            raise ValueError(f"its source is {body['source']!r}")
+        check_texts(
+            body, "attack", "text", "target", "target_kind", *(["source"] if "source" in body else [])
+        )
         if body["target_kind"] not in _TARGETS:
             raise ValueError(f"its target is of the kind {body['target_kind']!r}")
         trigger = TextTrigger(
@@ -148,9 +127,7 @@ def load_text_card(place: Path | str) -> TextTriggerCard:
             replaced=str(body.get("replaced", "")),
             count=count,
         )
-        names = {field.name for field in attrs.fields(TextTriggerCard)} - {"trigger", "references"}
-        fields = {name: body[name] for name in names if name in body}
-        references = tuple(str(each) for each in body.get("references", ()))
+        fields = fields_of(body, TextTriggerCard, without="trigger")
     except (ValueError, KeyError, TypeError, DataError) as error:
         raise unreadable(folder, error) from error
-    return TextTriggerCard(trigger=trigger, references=references, **fields)
+    return TextTriggerCard(trigger=trigger, **fields)
