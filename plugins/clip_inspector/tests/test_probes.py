@@ -96,7 +96,7 @@ def searched(excess: float, *, n: int = 200, given_up_after: int | None = None) 
     [
         (probe_result(100, 4), searched(0.0), Outcome.FINDING),
         (probe_result(0, 0), searched(0.3), Outcome.FINDING),
-        (probe_result(60, 0), searched(0.1), Outcome.CLEAN),
+        (probe_result(40, 0), searched(0.1), Outcome.CLEAN),
         (probe_result(100, 4, p_value=0.1), searched(0.0), Outcome.INCONCLUSIVE),
         (probe_result(10, 0, n=40), searched(0.0, n=40), Outcome.INCONCLUSIVE),
         (probe_result(0, 0), searched(0.9, given_up_after=2), Outcome.CLEAN),
@@ -110,8 +110,8 @@ def test_outcomes(probe: ProbeResult, search: ClassResult, outcome: Outcome) -> 
 
 
 def test_one_is_the_threshold_of_either_kind() -> None:
-    score = class_score(probe_result(80, 0), searched(0.15))
-    assert score.probe == pytest.approx(0.4 / PROBE_THRESHOLD)
+    score = class_score(probe_result(50, 0), searched(0.15))
+    assert score.probe == pytest.approx(0.25 / PROBE_THRESHOLD)
     assert score.search == pytest.approx(1.0)
 
 

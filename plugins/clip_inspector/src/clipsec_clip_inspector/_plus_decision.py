@@ -18,10 +18,10 @@ from clipsec_clip_inspector._decision import (
 from clipsec_clip_inspector._probing import ProbeResult
 from clipsec_clip_inspector._score import ClassResult
 
-PROBE_THRESHOLD = 0.4
+PROBE_THRESHOLD = 0.25
 """Excess of a probe; see `PLUS_SOURCE`."""
 PLUS_SOURCE = (
-    "1 stands for an excess of 0.4 under a probe (chosen on the calibration half of the mini suite) or of "
+    "1 stands for an excess of 0.25 under a probe (chosen on the calibration half of the mini suite) or of "
     "0.15 under a searched trigger (as clip-inspector); docs/clip_inspector_plus.md has models not used"
 )
 
