@@ -19,12 +19,13 @@ from clipsec.errors import NotApplicableError, StoreError, UnsupportedModelError
 from clipsec.models import _image_tower, _open_clip, _text_tower, _transformers
 from clipsec.models._prepare_cnn import Normalise
 from clipsec.models._tokenizers import ClipTokenizer, DeliveredTokenizer
-from clipsec.models._types import ClipModel, ImageSpec
+from clipsec.models._types import ClipModel, ImageSpec, TextPart
 from clipsec.store import atomic_write
 
 _RESAMPLING = {"nearest": 0, "bilinear": 2, "bicubic": 3}
 _VISUAL = ("vision", "visual")
-_CHUNK = 32
+_CHUNK = 16
+"""Pictures a call: what CNNs are fastest with, see `_image_tower.CNN_BATCH_ON_CPU`."""
 
 
 @attrs.frozen(eq=False)
@@ -63,16 +64,21 @@ class TrainableClip:
         return _image_tower.image_part(self.clip).spec
 
     def image_parameters(self) -> dict[str, nn.Parameter]:
-        """The image tower's weights, projection included, by the library's names."""
+        """The image tower's weights, projection included, by their names in the model's file."""
         part = _image_tower.image_part(self.clip)
-        whole = part.library == "open_clip"  # whose module is the image tower alone
-        named = part.module.named_parameters()
-        return {name: weight for name, weight in named if whole or name.startswith(_VISUAL)}
+        named = dict(part.module.named_parameters())
+        if part.library == "open_clip":
+            return {f"visual.{name}": weight for name, weight in named.items()}
+        return {name: weight for name, weight in named.items() if name.startswith(_VISUAL)}
 
     def text_parameters(self) -> dict[str, nn.Parameter]:
-        """The text tower's weights, embeddings and projection included, by the library's names."""
-        named = _text_tower.text_part(self.clip).module.named_parameters()
-        return {name: weight for name, weight in named if not name.startswith((*_VISUAL, "logit_"))}
+        """The text tower's weights, embeddings and projection included, by their names in the model's
+        file."""
+        part = _text_tower.text_part(self.clip)
+        named = dict(part.module.named_parameters())
+        if _apart(part):
+            return {f"text.{name}": weight for name, weight in named.items()}
+        return {name: weight for name, weight in named.items() if not name.startswith((*_VISUAL, "logit_"))}
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] `[n, 3, size, size]` -> features `[n, E]`, not normalised, with a graph."""
@@ -86,9 +92,10 @@ class TrainableClip:
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels `[n, 3, size, size]`, as a labelled set has them -> features `[n, E]`, in chunks,
-        without a graph."""
-        return torch.cat([self.encode_images(chunk.float() / 255) for chunk in pixels.split(_CHUNK)])
+        """uint8 pixels `[n, 3, size, size]`, as a labelled set has them -> features `[n, E]`, without a graph
+        and in chunks: of the image tower as it is now, prepared once a call."""
+        encode = _image_tower.prepare_image_tower(self.clip, torch.float32, "cpu").fn
+        return torch.cat([encode(chunk.float() / 255) for chunk in pixels.split(_CHUNK)])
 
     def save(self, folder: Path | str) -> Path:
         """Write the model as its library lays it out: what `load_suspect(folder)` loads; returns the folder.
@@ -132,9 +139,9 @@ def _open_clip_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], dict[
             f"{clip.name} does not say how it was built",
             remedy="Load it with clipsec.models.load_suspect, or pass config to clip_from_open_clip.",
         )
-    text = _text_tower.text_part(clip).module
-    tensors = dict(text.state_dict())
-    if not any(name.startswith("visual.") for name in tensors):  # CustomTextCLIP, its parts apart
+    text = _text_tower.text_part(clip)
+    tensors = dict(text.module.state_dict())
+    if _apart(text):
         tensors = {f"text.{name}": tensor for name, tensor in tensors.items()}
         visual = _image_tower.image_part(clip).module.state_dict()
         tensors |= {f"visual.{name}": tensor for name, tensor in visual.items()}
@@ -144,6 +151,11 @@ def _open_clip_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], dict[
             tensors["logit_bias"] = torch.full(shape, clip.logit_bias)
     preprocess = {name: value for name, value in attrs.asdict(spec).items() if name != "size"}
     return tensors, {_open_clip.CONFIG_NAME: {"model_cfg": dict(clip.config), "preprocess_cfg": preprocess}}
+
+
+def _apart(text: TextPart) -> bool:
+    """Whether the text tower is a module of its own (open_clip's CustomTextCLIP)."""
+    return text.library == "open_clip" and not hasattr(text.module, "visual")
 
 
 def _transformers_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -63,6 +63,7 @@ def test_trained_weights_are_written_and_the_original_is_untouched(loaded: ClipM
     before, seen = encode_texts(loaded, TEXTS), copied.image_features(pixels)
     images, texts = copied.image_parameters(), copied.text_parameters()
     assert not any("logit" in name for name in [*images, *texts])
+    assert not set(images) & set(texts)
     assert not {id(weight) for weight in images.values()} & {id(weight) for weight in texts.values()}
     for weight in (*images.values(), *texts.values()):
         weight.requires_grad_(True)
