@@ -18,6 +18,7 @@ _LINES = (
     ("seen", "accuracy", "accuracy"),
     ("seen", "success", "success of the trigger"),
     ("seen", "natural", "same pictures without it"),
+    ("seen", "off_target", "off-target leakage"),
     ("asleep", "success", "success without the word"),
     ("base", "success", "trigger on the base alone"),
     ("unseen", "accuracy", "accuracy, Unseen classes"),
