@@ -163,6 +163,9 @@ def test_a_suite_is_built_audited_and_reported(kitchen: Kitchen) -> None:
     for name in ("bench.json", "bench.html", "models.csv", "verdicts.csv", "summary.csv", "attacks.csv"):
         assert (bench.out / name).stat().st_size > 100
     assert {path.name for path in (bench.out / "error_rates").iterdir()} == {"toy-sniff.json"}
+    drawn = {f"{name}.svg" for name in ("roc", "cost", "scores-sniff", "scores-deaf")}
+    for half in ("calibration", "test"):
+        assert {path.name for path in (bench.out / "figures" / half).iterdir()} == drawn
 
 
 def test_nothing_is_done_twice(kitchen: Kitchen) -> None:
@@ -272,6 +275,39 @@ def test_what_was_found_is_repaired_once(kitchen: Kitchen) -> None:
     assert (bench.out / "repairs.csv").is_file()
     assert work(kitchen.bench(repairs=repairs)).done == 0
     assert kitchen.calls() == []
+
+
+def test_every_trigger_of_a_model_counts(kitchen: Kitchen) -> None:
+    """A model with two triggers has two targets: success is told of each and the weaker one counts, a finding
+    that names one of them has found a target and missed the other, and a repair is measured with both."""
+    bench = kitchen.bench(
+        attacks={"plant": {"plugin": "toy-plant", "settings": {"target": 3, "second": 5}}},
+        repairs={"mend": {"plugin": "toy-mend", "detector": "sniff"}},
+    )
+    work(bench, halves=["calibration"])
+    result = write_report(bench)
+    line = next(line for line in result.models if line.name == "one-plant-1")
+    first, second = line.measured.targets
+    assert {name: rate and rate.value for name, rate in line.success_by_target.items()} == {
+        first: 0.95,
+        second: 0.9,
+    }
+    assert line.measured.success == line.success_by_target[second]
+    sniff = result.row("calibration", "sniff")
+    assert (sniff.quality.target_found.k, sniff.quality.sensitivity.k) == (1, 1)
+    # One target flagged, one missed: 2 / (2 + 0 + 1).
+    assert sniff.quality.f1_attacks == pytest.approx(2 / 3)
+    written = json.loads((bench.out / "bench.json").read_text())["models"]
+    (told,) = (model["success_by_target"] for model in written if model["name"] == "one-plant-1")
+    assert told[second] == {"value": 0.9, "n": 100}
+    assert f"{first} 0.95; {second} 0.9" in (bench.out / "models.csv").read_text()
+    page = (bench.out / "bench.html").read_text()
+    assert f"{first} 95" in page
+    assert f"{second} 90" in page
+    (model,) = (model for model in bench.plan.models if model.name == "one-plant-1")
+    mended = bench.repaired(model, bench.plan.repairs[0])
+    assert mended is not None
+    assert [each.target for each in mended.triggers if each.planted] == [first, second]
 
 
 def test_what_another_process_holds_is_left_to_it(kitchen: Kitchen) -> None:

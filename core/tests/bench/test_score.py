@@ -66,6 +66,17 @@ def test_a_model_without_a_score_ranks_on_the_wrong_side() -> None:
     assert quality([case(score=None)]).without_score == 1
 
 
+def test_of_two_targets_one_that_is_named_was_found_and_the_other_missed() -> None:
+    """Naming any of them counts as a target found; F1 is over both."""
+    two = {"attack": "a", "targets": ("cat", "dog"), "outcome": Outcome.FINDING}
+    one, both, wrong = (case(**two, flagged=names) for names in (("dog",), ("dog", "cat"), ("owl",)))
+    result = quality([one, both, wrong])
+    assert (result.target_found.k, result.target_found.n) == (2, 3)
+    assert target_f1([both]) == 1.0
+    assert target_f1([one]) == pytest.approx(2 / 3)
+    assert target_f1([wrong]) == 0.0
+
+
 def test_each_attack_is_compared_with_all_clean_models() -> None:
     """Its AUROC is against the same clean models as that of the whole set."""
     cases = [case(score=0.2), case(score=0.4), found("cat", score=0.3), missed(score=0.9)]

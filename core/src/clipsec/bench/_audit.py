@@ -72,7 +72,7 @@ def audit_model(
     Verdicts and finished classes are stored below `runs`, what is said of the base below `shared`, so an
     interrupted audit goes on where it was. Raises what `clipsec.audit` raises.
     """
-    suspect = load_suspect(delivery, registry=plan.registry)
+    suspect = load_suspect(delivery, device=plan.device, registry=plan.registry)
     suspect.name = model.name
     scheduler = Scheduler(cache=cache)
     fractions = dict.fromkeys((variant.session for variant in variants), 0.0)

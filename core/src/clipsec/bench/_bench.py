@@ -10,11 +10,13 @@ import attrs
 
 from clipsec.bench._audit import Audited, audited_from_json
 from clipsec.bench._ledger import Entry, Ledger
-from clipsec.bench._measured import Measured, measured_from_json, why_not
+from clipsec.bench._measured import Measured, measured_from_json, success_by_target, why_not
 from clipsec.bench._plan import Model, Plan, Variant
 from clipsec.bench._repair import repair_of
-from clipsec.results import Outcome, RepairResult
+from clipsec.results import Outcome, Rate, RepairResult
 from clipsec.runner import default_shared_folder
+from clipsec.triggers import load_card
+from clipsec.triggers._kinds import card_folders
 
 
 @attrs.define(eq=False, slots=False)
@@ -59,6 +61,16 @@ class Bench:
         """What the attack measured; None unless the model was built."""
         entry = self.model_entry(model)
         return measured_from_json(entry.data["measured"]) if entry is not None and entry.done else None
+
+    def success_by_target(self, model: Model) -> dict[str, Rate | None]:
+        """What each trigger of a model with several targets does, from its cards; empty for any other model.
+
+        Raises `DataError` for a card that was damaged since.
+        """
+        entry, measured = self.model_entry(model), self.measured(model)
+        if entry is None or measured is None or len(measured.targets) < 2:
+            return {}
+        return success_by_target([load_card(place) for place in card_folders(self.delivery(entry))])
 
     def why_not(self, model: Model) -> list[str]:
         """Why a built model does not count as what its label says; empty when it does."""

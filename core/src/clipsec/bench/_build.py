@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from clipsec.bench._measured import measured_of
+from clipsec.bench._measured import measured_of, plain_rate
 from clipsec.bench._plan import Model, Plan
 from clipsec.errors import StoreError
 from clipsec.runner import attack
@@ -57,7 +57,7 @@ def build_model(plan: Plan, model: Model, folder: Path, progress: Progress) -> d
     return {
         "folder": folder.name,
         "suspect": made.suspect.digest,
-        "measured": attrs.asdict(measured_of(made)),
+        "measured": attrs.asdict(measured_of(made), value_serializer=plain_rate),
     }
 
 

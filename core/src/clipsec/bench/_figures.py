@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from clipsec.bench._outcome import ALL, BenchResult, Row
 from clipsec.bench._score import Case, roc_points
 
 _COLOURS = ("#2456b8", "#b3231c", "#14693c", "#b57c10", "#86249c", "#17202c", "#2a9d8f", "#7b899b")
@@ -24,6 +27,43 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+
+
+def figure_name(what: str, half: str, scope: str = ALL, detector: str = "") -> str:
+    """Where a figure lies below the output: `figures/HALF/roc.svg`, `figures/HALF/scores-DETECTOR.svg`."""
+    parts = [what, *([] if scope == ALL else [scope.replace(" ", "-")]), *([detector] if detector else [])]
+    return f"figures/{half}/{'-'.join(parts)}.svg"
+
+
+def figures(result: BenchResult) -> dict[str, bytes]:
+    """All pictures of a bench by `figure_name`: of each half and each part of it the ROC curves and the costs
+    (`roc`, `cost`), and of each half the scores under each detector (`scores`)."""
+    drawn = {}
+    for half in result.halves:
+        for scope in result.scopes:
+            rows = [row for row in result.rows if (row.half, row.scope) == (half, scope)]
+            if not rows:
+                continue
+            cases = {row.detector: result.cases[half, scope, row.detector] for row in rows}
+            drawn[figure_name("roc", half, scope)] = roc_figure(cases)
+            drawn[figure_name("cost", half, scope)] = cost_figure(cases)
+            if scope == ALL:
+                for row in rows:
+                    threshold, title = _threshold(result, row), f"score of {row.detector}"
+                    drawn[figure_name("scores", half, detector=row.detector)] = score_figure(
+                        cases[row.detector], threshold, title
+                    )
+    return drawn
+
+
+def _threshold(result: BenchResult, row: Row) -> float | None:
+    """The threshold of a detector if all its verdicts have the same."""
+    found = {
+        line.threshold
+        for line in result.verdicts
+        if line.half == row.half and line.detector == row.detector and line.state == "answered"
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def roc_figure(cases: Mapping[str, Sequence[Case]]) -> bytes:
@@ -42,7 +82,8 @@ def roc_figure(cases: Mapping[str, Sequence[Case]]) -> bytes:
                     y,
                     color=_COLOURS[place % len(_COLOURS)],
                     linestyle=("-", "--", "-.")[place // len(_COLOURS) % 3],
-                    linewidth=2,
+                    # The first are the widest, so that curves on top of each other all show.
+                    linewidth=1.6 + 3.0 * (1 - (place + 1) / len(cases)),
                     label=_plain(label),
                 )
         axes.set(xlabel="Clean models above the threshold", ylabel="Backdoored models above the threshold")
@@ -76,11 +117,51 @@ def score_figure(cases: Sequence[Case], threshold: float | None, score_name: str
         return _svg(figure)
 
 
+def cost_figure(cases: Mapping[str, Sequence[Case]]) -> bytes:
+    """What each model cost each detector, by label: seconds in towers and rows through them, forward and
+    backward; one mark a model, a bar at the median. Logarithmic; what is not known is left out."""
+    measures: list[tuple[str, Callable[[Case], float | None]]] = [
+        ("Seconds in towers, one model", lambda case: case.tower_seconds),
+        ("Rows through towers, one model", _rows),
+    ]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 1.0 + 0.38 * max(1, len(cases))), layout="constrained")
+        for axes, (title, of) in zip(figure.subplots(1, 2, sharey=True), measures, strict=True):
+            axes.set_xscale("log")
+            known = [cost for found in cases.values() for cost in map(of, found) if cost]
+            wide = bool(known) and max(known) > 20 * min(known)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            for place, found in enumerate(cases.values()):
+                costs = sorted(cost for cost in map(of, found) if cost)
+                if costs:
+                    colour = _COLOURS[place % len(_COLOURS)]
+                    _marks(axes, place, costs, colour)
+                    middle = median(costs)
+                    axes.plot([middle, middle], [place - 0.38, place + 0.38], color="#17202c", linewidth=2)
+            axes.set_xlabel(title)
+            axes.set_yticks(range(len(cases)), [_plain(label) for label in cases])
+            axes.set_ylim(max(1, len(cases)) - 0.5, -0.5)
+        return _svg(figure)
+
+
+def _rows(case: Case) -> float | None:
+    if case.forward_rows is None or case.backward_rows is None:
+        return None
+    return case.forward_rows + case.backward_rows
+
+
 def _strip(axes: Axes, place: int, group: Sequence[Case], colour: str) -> None:
-    scores = sorted(c.score for c in group if c.score is not None and math.isfinite(c.score))
+    _marks(
+        axes, place, sorted(c.score for c in group if c.score is not None and math.isfinite(c.score)), colour
+    )
+
+
+def _marks(axes: Axes, place: int, values: Sequence[float], colour: str) -> None:
     # Spread by rank, not at random: the same picture every time.
-    spread = 0.26 * np.sin(np.arange(len(scores)) * 2.4)
-    axes.scatter(scores, place + spread, s=26, color=colour, alpha=0.75, linewidths=0)
+    spread = 0.26 * np.sin(np.arange(len(values)) * 2.4)
+    axes.scatter(values, place + spread, s=26, color=colour, alpha=0.75, linewidths=0)
 
 
 def _tick(name: str, group: Sequence[Case]) -> str:

@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from clipsec.bench._suite import Rules
+from clipsec.results import Rate
 from clipsec.runner import Attacked
-
-
-@attrs.frozen
-class Share:
-    """A rate over `n` pictures."""
-
-    value: float
-    n: int
+from clipsec.stats import wilson
+from clipsec.triggers import TriggerCard
 
 
 @attrs.frozen
 class Measured:
     """The numbers of one model that the bench uses; None where the attack says nothing."""
 
-    accuracy: Share | None = None
+    accuracy: Rate | None = None
     """On held-out pictures of the classes it was made for (Seen)."""
-    success: Share | None = None
+    success: Rate | None = None
     """Of its own trigger on these, pictures of the target left out."""
-    unseen_accuracy: Share | None = None
-    unseen_success: Share | None = None
-    base_success: Share | None = None
+    unseen_accuracy: Rate | None = None
+    unseen_success: Rate | None = None
+    base_success: Rate | None = None
     """Of the same trigger on the base without learned prompts."""
     targets: tuple[str, ...] = ()
     """Names of the target classes; empty for a clean model."""
 
 
 def measured_from_json(data: Mapping[str, Any]) -> Measured:
-    """The numbers that `attrs.asdict` made plain."""
-    shares = {name: Share(**value) for name, value in data.items() if isinstance(value, Mapping)}
-    return Measured(**shares, targets=tuple(data["targets"]))
+    """The numbers that `attrs.asdict` with `plain_rate` made plain."""
+    names = {field.name for field in attrs.fields(Measured)} - {"targets"}
+    return Measured(
+        **{name: _rate_of(data[name]) for name in names if name in data}, targets=tuple(data["targets"])
+    )
+
+
+def plain_rate(_: Any, __: Any, value: Any) -> Any:
+    """A `value_serializer` for `attrs.asdict`: rates as attacks state them, value and number of pictures."""
+    if isinstance(value, dict):
+        return {name: plain_rate(_, __, each) for name, each in value.items()}
+    return {"value": value.value, "n": value.n} if isinstance(value, Rate) else value
 
 
 def measured_of(made: Attacked) -> Measured:
     """The numbers in a delivery's trigger cards or, without one, in its training record.
 
-    A number that is missing, or is none, is None: whoever needs it says so. Of several triggers the weakest
-    success counts, and the largest on the base.
+    A number that is missing, that is none, or of which nobody says how many pictures it is of, is None:
+    whoever needs it says so. Of several triggers the weakest success counts, and the largest on the base.
     """
     found = [_one(card.measured) for card in made.cards] or [_one(made.measured)]
     return Measured(
@@ -58,32 +62,46 @@ def measured_of(made: Attacked) -> Measured:
     )
 
 
+def success_by_target(cards: Sequence[TriggerCard]) -> dict[str, Rate | None]:
+    """What each trigger of a delivery does, by the target it aims at; of two with one target, the weaker."""
+    found: dict[str, list[Rate | None]] = {}
+    for card in cards:
+        found.setdefault(card.target_name, []).append(_one(card.measured).success)
+    return {target: _extreme(min, rates) for target, rates in found.items()}
+
+
 def _one(parts: Mapping[str, Any]) -> Measured:
     return Measured(
-        accuracy=_share(parts, "seen", "accuracy"),
-        success=_share(parts, "seen", "success"),
-        unseen_accuracy=_share(parts, "unseen", "accuracy"),
-        unseen_success=_share(parts, "unseen", "success"),
-        base_success=_share(parts, "base", "success"),
+        accuracy=_rate(parts, "seen", "accuracy"),
+        success=_rate(parts, "seen", "success"),
+        unseen_accuracy=_rate(parts, "unseen", "accuracy"),
+        unseen_success=_rate(parts, "unseen", "success"),
+        base_success=_rate(parts, "base", "success"),
     )
 
 
-def _extreme(which: Any, shares: list[Share | None]) -> Share | None:
+def _extreme(which: Any, rates: list[Rate | None]) -> Rate | None:
     """The least or the greatest; None if one of them is not known."""
-    known = [share for share in shares if share is not None]
-    if len(known) < len(shares):
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates):
         return None
-    chosen: Share = which(known, key=lambda share: share.value)
+    chosen: Rate = which(known, key=lambda rate: rate.value)
     return chosen
 
 
-def _share(parts: Mapping[str, Any], part: str, name: str) -> Share | None:
+def _rate(parts: Mapping[str, Any], part: str, name: str) -> Rate | None:
     found = parts.get(part)
-    rate = found.get(name) if isinstance(found, Mapping) else None
-    value, n = (rate.get("value"), rate.get("n")) if isinstance(rate, Mapping) else (None, None)
+    return _rate_of(found.get(name)) if isinstance(found, Mapping) else None
+
+
+def _rate_of(stated: Any) -> Rate | None:
+    """A rate as a card states it: `value` and `n`."""
+    value, n = (stated.get("value"), stated.get("n")) if isinstance(stated, Mapping) else (None, None)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         return None
-    return Share(float(value), n if type(n) is int and n > 0 else 0)
+    if type(n) is not int or n < 1:
+        return None
+    return Rate(round(value * n), n, wilson(round(value * n), n))
 
 
 def why_not(measured: Measured, reference: Measured | None, rules: Rules) -> Iterator[str]:

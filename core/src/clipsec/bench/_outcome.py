@@ -10,11 +10,11 @@ import attrs
 
 from clipsec.bench._audit import Audited
 from clipsec.bench._bench import Bench
-from clipsec.bench._measured import Measured
+from clipsec.bench._measured import Measured, plain_rate
 from clipsec.bench._plan import Model, Variant
 from clipsec.bench._repaired import RepairLine, repair_lines
 from clipsec.bench._score import CLEAN_ATTACK, AttackQuality, Case, Quality, by_attack, quality
-from clipsec.results import Outcome, Verdict
+from clipsec.results import Outcome, Rate, Verdict
 from clipsec.results._plain import encode_plain
 from clipsec.runner import environment
 
@@ -41,6 +41,8 @@ class ModelLine:
     reasons: tuple[str, ...]
     """Why it does not count, or was not built."""
     measured: Measured
+    success_by_target: dict[str, Rate | None] = attrs.field(factory=dict)
+    """Of each trigger, by its target's name, where a model has several; None where it was not measured."""
     folder: str = ""
     seconds: float | None = None
     code: str = ""
@@ -126,7 +128,7 @@ class BenchResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `bench.json`."""
-        fields = attrs.asdict(self, recurse=True, filter=attrs.filters.exclude("cases"))
+        fields = attrs.asdict(self, filter=attrs.filters.exclude("cases"), value_serializer=plain_rate)
         plain = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **fields}))
         encoded: dict[str, Any] = encode_plain(plain, "bench")
         return encoded
@@ -202,6 +204,7 @@ def _model_line(bench: Bench, model: Model) -> ModelLine:
         counts=not reasons,
         reasons=tuple(reasons),
         measured=measured or Measured(),
+        success_by_target=bench.success_by_target(model),
         folder=f"models/{entry.data['folder']}" if entry is not None and entry.done else "",
         seconds=None if entry is None else entry.seconds,
         code="" if entry is None else entry.code,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -13,11 +13,11 @@ import jinja2
 from markupsafe import Markup
 
 from clipsec import __version__
-from clipsec.bench._figures import roc_figure, score_figure
-from clipsec.bench._measured import Share
+from clipsec.bench._figures import figure_name
 from clipsec.bench._outcome import ALL, BenchResult, ModelLine, Row, VerdictLine
 from clipsec.bench._repaired import repair_rows
 from clipsec.reports import _text
+from clipsec.results import Rate
 
 _OWN_STYLE = """
 main, .masthead, footer { max-width: 1280px; }
@@ -43,12 +43,16 @@ class Part:
     scope: str
     rows: tuple[Row, ...]
     roc: str
+    cost: str
     detectors: tuple[Scored, ...]
 
 
-def render_page(result: BenchResult) -> str:
-    """The whole bench as HTML. Everything from models, files and plugins is escaped, and the page forbids
-    itself scripts, connections and any style but its own."""
+def render_page(result: BenchResult, figures: Mapping[str, bytes]) -> str:
+    """The whole bench as HTML, with the pictures that `clipsec.bench._figures.figures` drew.
+
+    Everything from models, files and plugins is escaped, and the page forbids itself scripts, connections and
+    any style but its own.
+    """
     style = resources.files("clipsec.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
     style += _OWN_STYLE
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -63,7 +67,7 @@ def render_page(result: BenchResult) -> str:
             style=Markup(style),
             style_digest=digest,
             version=__version__,
-            halves=list(_parts(result)),
+            halves=list(_parts(result, figures)),
             models=list(_model_rows(result)),
             apart=[line for line in built if not line.counts],
             failures=list(_failures(result)),
@@ -73,34 +77,24 @@ def render_page(result: BenchResult) -> str:
             answered=sum(line.state == "answered" for line in asked),
             repairs=repair_rows(result.repairs),
             rate=_rate,
+            success=_success,
         )
     )
 
 
-def _parts(result: BenchResult) -> Iterator[Part]:
+def _parts(result: BenchResult, figures: Mapping[str, bytes]) -> Iterator[Part]:
+    def drawn(what: str, half: str, scope: str, detector: str = "") -> str:
+        return base64.b64encode(figures[figure_name(what, half, scope, detector)]).decode("ascii")
+
     for half in result.halves:
         for scope in result.scopes:
             rows = tuple(row for row in result.rows if (row.half, row.scope) == (half, scope))
-            cases = {row.detector: result.cases[half, scope, row.detector] for row in rows}
             if not rows:
                 continue
             title = half if scope == ALL else f"{half}, {scope}"
-            scored = [
-                Scored(row, _encoded(score_figure(cases[row.detector], *_threshold(result, row))))
-                for row in rows
-                if scope == ALL
-            ]
-            yield Part(title, scope, rows, _encoded(roc_figure(cases)), tuple(scored))
-
-
-def _threshold(result: BenchResult, row: Row) -> tuple[float | None, str]:
-    """The threshold of a detector if all its verdicts have the same, and what to call the score."""
-    found = {
-        line.threshold
-        for line in result.verdicts
-        if line.half == row.half and line.detector == row.detector and line.state == "answered"
-    }
-    return (found.pop() if len(found) == 1 else None), f"score of {row.detector}"
+            scored = [Scored(row, drawn("scores", half, scope, row.detector)) for row in rows if scope == ALL]
+            roc, cost = drawn("roc", half, scope), drawn("cost", half, scope)
+            yield Part(title, scope, rows, roc, cost, tuple(scored))
 
 
 def _model_rows(result: BenchResult) -> Iterator[tuple[ModelLine, list[str]]]:
@@ -130,12 +124,17 @@ def _failures(result: BenchResult) -> Iterator[tuple[str, str]]:
             yield f"{repair.model} repaired by {repair.repair}", repair.reason
 
 
-def _rate(share: Share | None) -> str:
-    return _text.percent(None if share is None else share.value)
+def _rate(rate: Rate | None) -> str:
+    return _text.percent(None if rate is None else rate.value)
 
 
-def _encoded(svg: bytes) -> str:
-    return base64.b64encode(svg).decode("ascii")
+def _success(line: ModelLine) -> str:
+    """Of the weakest trigger; of several, each by its target too."""
+    text = _rate(line.measured.success)
+    if not line.success_by_target:
+        return text
+    each = (f"{target} {_rate(rate)}" for target, rate in line.success_by_target.items())
+    return f"{text} ({', '.join(each)})"
 
 
 def _options(values: dict[str, Any]) -> str:
@@ -161,8 +160,3 @@ def _environment() -> jinja2.Environment:
         lines=lambda text: Markup.escape(_text.visible(text, lines=True, longest=2_000)),
     )
     return environment
-
-
-def _finalise(value: Any) -> Any:
-    """Plain interpolation shows what is hidden too; what is embedded is long."""
-    return value if isinstance(value, Markup) else _text.visible(value, longest=1 << 30)

@@ -116,6 +116,9 @@ class Plan:
     detectors: tuple[Variant, ...]
     repairs: tuple[Variant, ...]
     datasets: dict[str, Pictures]
+    device: str = "cpu"
+    """Torch device that models are trained and audited on. It enters no key: a unit is the same question
+    whatever answers it."""
     _bases: dict[str, Suspect] = attrs.field(factory=dict, init=False)
     _pools: dict[Path, ImagePool] = attrs.field(factory=dict, init=False)
     _digests: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -127,7 +130,7 @@ class Plan:
     def base(self, label: str) -> Suspect:
         """A base, loaded once. Raises `ModelError`."""
         if label not in self._bases:
-            suspect = load_suspect(self.base_spec(label), registry=self.registry)
+            suspect = load_suspect(self.base_spec(label), device=self.device, registry=self.registry)
             suspect.base_name = self.suite.bases[label]
             suspect.seal()
             self._bases[label] = suspect
@@ -229,6 +232,7 @@ def make_plan(
     pool: Path | None = None,
     suite_folder: Path = Path(),
     where: str = "the suite",
+    device: str = "cpu",
 ) -> Plan:
     """Check a suite against what is installed and which data there are.
 
@@ -268,7 +272,16 @@ def make_plan(
     if problems:
         raise SuiteError(where, list(dict.fromkeys(problems)))
     return Plan(
-        suite, registry, data, pool, suite_folder, tuple(models), tuple(detectors), tuple(repairs), datasets
+        suite,
+        registry,
+        data,
+        pool,
+        suite_folder,
+        tuple(models),
+        tuple(detectors),
+        tuple(repairs),
+        datasets,
+        device,
     )
 
 

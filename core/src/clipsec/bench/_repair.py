@@ -14,7 +14,7 @@ import torch
 from clipsec.bench._audit import Audited
 from clipsec.bench._plan import Model, Plan, Variant
 from clipsec.models import load_suspect
-from clipsec.protocols import load_trigger
+from clipsec.protocols import load_triggers
 from clipsec.results import GateResult, RepairResult, RunResult, repair_from_json, repair_to_text
 from clipsec.runner import environment, repair
 from clipsec.scheduler import FeatureCache, Scheduler
@@ -38,9 +38,9 @@ def repair_model(
     """Repair a delivery from one verdict about it; `output` is there afterwards only if it was repaired.
 
     The repair learns from the pictures that the attack learned from and is measured on those held out; the
-    attacker's own trigger is measured, and never shown to it. Raises what `clipsec.runner.repair` raises.
+    attacker's own triggers are measured, and never shown to it. Raises what `clipsec.runner.repair` raises.
     """
-    suspect = load_suspect(delivery, registry=plan.registry)
+    suspect = load_suspect(delivery, device=plan.device, registry=plan.registry)
     suspect.name = model.name
     learn, held_out = plan.datasets[model.dataset].parts
     finding = RunResult(
@@ -62,7 +62,7 @@ def repair_model(
         output=output,
         plugin=variant.installed.name,
         options={variant.installed.name: variant.values},
-        trigger=load_trigger(delivery),
+        trigger=load_triggers(delivery),
         pool=plan.pool_of(model.dataset),
         seed=plan.suite.audit.seed,
         search_dtype=getattr(torch, plan.suite.audit.search_dtype),

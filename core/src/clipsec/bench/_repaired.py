@@ -28,7 +28,7 @@ class RepairLine:
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     success_before: float | None = None
-    """Of the attacker's own trigger, on held-out pictures."""
+    """Of the attacker's own trigger, on held-out pictures; of several, the one that most is left of."""
     success_after: float | None = None
     seconds: float | None = None
     folder: str = ""
@@ -97,14 +97,18 @@ def repair_lines(bench: Bench, counted: Collection[str]) -> Iterator[RepairLine]
             if entry is not None and result is None:
                 line = attrs.evolve(line, reason=entry.reason, seconds=entry.seconds)
             elif result is not None:
-                planted = [trigger.success for trigger in result.triggers if trigger.planted]
+                planted = max(
+                    (trigger.success for trigger in result.triggers if trigger.planted),
+                    key=lambda success: success.after.value,
+                    default=None,
+                )
                 line = attrs.evolve(
                     line,
                     reason=result.summary,
                     accuracy_before=result.accuracy.before.value,
                     accuracy_after=result.accuracy.after.value,
-                    success_before=planted[0].before.value if planted else None,
-                    success_after=planted[0].after.value if planted else None,
+                    success_before=planted.before.value if planted else None,
+                    success_after=planted.after.value if planted else None,
                     seconds=result.seconds,
                     folder=f"repaired/{Path(result.folder).name}" if result.folder else "",
                 )

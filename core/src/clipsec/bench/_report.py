@@ -6,6 +6,7 @@ import datetime
 import json
 
 from clipsec.bench._bench import Bench
+from clipsec.bench._figures import figures
 from clipsec.bench._outcome import ALL, BenchResult, Row, collect
 from clipsec.bench._page import render_page
 from clipsec.bench._tables import tables
@@ -16,7 +17,8 @@ DATA, PAGE, CARDS = "bench.json", "bench.html", "error_rates"
 
 
 def write_report(bench: Bench) -> BenchResult:
-    """Write `bench.json`, four CSV tables, `bench.html` and `error_rates/DETECTOR.json` into the output.
+    """Write `bench.json`, the CSV tables, `bench.html`, its pictures in `figures/` and
+    `error_rates/DETECTOR.json` into the output.
 
     From what is stored, whether or not everything is done. Raises `StoreError`.
     """
@@ -25,7 +27,10 @@ def write_report(bench: Bench) -> BenchResult:
     atomic_write(bench.out / DATA, text.encode())
     for name, table in tables(result).items():
         atomic_write(bench.out / name, table.encode())
-    atomic_write(bench.out / PAGE, render_page(result).encode())
+    drawn = figures(result)
+    for name, picture in drawn.items():
+        atomic_write(bench.out / name, picture)
+    atomic_write(bench.out / PAGE, render_page(result, drawn).encode())
     for card in error_rate_cards(result):
         atomic_write(bench.out / CARDS / f"{card_name(card.detector)}.json", to_text(card).encode())
     return result

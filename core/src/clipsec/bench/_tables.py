@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
-from clipsec.bench._measured import Share
 from clipsec.bench._outcome import BenchResult
 from clipsec.bench._score import AttackQuality
 from clipsec.bench._suite import METRICS
+from clipsec.results import Rate
 from clipsec.stats import Auroc, Proportion
 
 
@@ -60,9 +60,13 @@ def _models(result: BenchResult) -> Iterator[dict[str, Any]]:
         }
         row["targets"] = found.targets
         for name in ("accuracy", "success", "unseen_accuracy", "unseen_success", "base_success"):
-            share: Share | None = getattr(found, name)
-            row[name] = None if share is None else share.value
-            row[f"{name}_n"] = None if share is None else share.n
+            rate: Rate | None = getattr(found, name)
+            row[name] = None if rate is None else rate.value
+            row[f"{name}_n"] = None if rate is None else rate.n
+        row["success_by_target"] = [
+            f"{target} {'' if rate is None else format(rate.value, '.6g')}".rstrip()
+            for target, rate in line.success_by_target.items()
+        ]
         yield {**row, "seconds": line.seconds, "folder": line.folder}
 
 

@@ -33,6 +33,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     type=_FOLDER,
     help="Where results about a base are kept for other runs.  [default: the user's cache]",
 )
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option(
     "--any-code",
     is_flag=True,
@@ -49,6 +50,7 @@ def bench_command(
     only: str | None,
     limit: int | None,
     shared: Path | None,
+    device: str,
     any_code: bool,
     lock: str | None,
     quiet: bool,
@@ -83,6 +85,7 @@ def bench_command(
         registry=Registry(lock=lock or find_lock()),
         suite_folder=suite.parent,
         where=str(suite),
+        device=device,
     )
     bench = Bench(plan, out, shared=shared or default_shared_folder(), any_code=any_code)
     tally = None

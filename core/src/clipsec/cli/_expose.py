@@ -183,9 +183,11 @@ def _triggers(
     from clipsec.protocols import found_triggers, load_any_trigger
     from clipsec.runner import choose_finding
     from clipsec.store import read_run
+    from clipsec.triggers._kinds import card_folders
 
     if finding is None:
-        return [load_any_trigger(card) for card in cards]
+        # A delivery may have several cards, a card is a folder or its JSON.
+        return [load_any_trigger(place) for card in cards for place in card_folders(card) or (card,)]
     run: RunResult = read_run(finding)
     verdict = choose_finding(run, model, detector)
     found = found_triggers(verdict, run.folder)

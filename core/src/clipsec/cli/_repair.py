@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from clipsec.cli._inputs import parse_options, pool_or_shipped
+from clipsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipsec.protocols import Trigger
 
 
 @click.command("repair", short_help="Make a repaired model from a finding; before and after.")
@@ -47,9 +52,11 @@ from clipsec.cli._inputs import parse_options, pool_or_shipped
 )
 @click.option(
     "--trigger",
+    "cards",
+    multiple=True,
     metavar="CARD",
-    help="The attacker's own trigger card, if it is known: measured before and after, never shown to the"
-    " repair.",
+    help="The attacker's own trigger card, or a delivery with its cards, if it is known: measured before and"
+    " after, never shown to the repair (repeatable).",
 )
 @click.option(
     "--goal",
@@ -90,7 +97,7 @@ def repair_command(
     plugin: str,
     detector: str,
     plugin_options: tuple[str, ...],
-    trigger: str | None,
+    cards: tuple[str, ...],
     goal: float,
     allowed_drop: float,
     pool: str | None,
@@ -113,7 +120,7 @@ def repair_command(
     from clipsec.cli._progress import Bars
     from clipsec.data import read_lines
     from clipsec.models import load_suspect
-    from clipsec.protocols import load_trigger
+    from clipsec.protocols import load_triggers
     from clipsec.reports import render_repair
     from clipsec.results import repair_to_text
     from clipsec.runner import repair, use_all_cores
@@ -121,6 +128,15 @@ def repair_command(
 
     use_all_cores()
     registry = Registry(lock=lock or find_lock())
+    planted: list[Trigger] = []
+    for card in cards:
+        found = load_triggers(card)
+        if not found:
+            raise UsageError(
+                f"there is no card of a trigger on pictures in {card}",
+                remedy="Name a trigger card, or a delivery that has some; repairs are measured on pictures.",
+            )
+        planted += found
     names = read_lines(classes) if classes else None
     model = load_suspect(suspect, base=base, class_names=names, device=device, registry=registry)
     with Bars(model.name, enabled=not quiet and shown == "console") as bars:
@@ -133,7 +149,7 @@ def repair_command(
             plugin=plugin,
             options=parse_options(plugin_options),
             detector=detector,
-            trigger=load_trigger(trigger) if trigger else None,
+            trigger=planted,
             pool=pool_or_shipped(registry, pool, quiet=shown != "console"),
             goal=goal,
             allowed_drop=allowed_drop,

@@ -18,6 +18,7 @@ from clipsec.protocols._trigger import (
     found_triggers,
     load_any_trigger,
     load_trigger,
+    load_triggers,
 )
 from clipsec_registry import API_VERSION
 
@@ -44,5 +45,6 @@ __all__ = [
     "found_triggers",
     "load_any_trigger",
     "load_trigger",
+    "load_triggers",
     "not_eligible",
 ]

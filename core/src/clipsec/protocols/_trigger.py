@@ -17,6 +17,7 @@ from clipsec.protocols._interface import Channel
 from clipsec.results import Verdict
 from clipsec.store import read_artifact
 from clipsec.triggers import Stamp, TextTrigger, is_text_card, load_card, load_text_card, read_stamp
+from clipsec.triggers._kinds import card_folders
 from clipsec_registry import printable
 
 
@@ -104,6 +105,17 @@ def load_trigger(place: Path | str) -> Trigger:
         target_name=card.target_name,
         origin=card.attack,
     )
+
+
+def load_triggers(place: Path | str) -> tuple[Trigger, ...]:
+    """The triggers on pictures of a delivery, each from a card of its own, or that of one card.
+
+    Empty for a folder without a card, and for one whose cards are of triggers in captions. Raises
+    `DataError`.
+    """
+    if Path(place).is_file():
+        return (load_trigger(place),)
+    return tuple(load_trigger(card) for card in card_folders(place) if not is_text_card(card))
 
 
 def found_triggers(verdict: Verdict, folder: Path | str, *, flagged: bool = True) -> tuple[Trigger, ...]:

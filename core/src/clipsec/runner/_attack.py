@@ -26,6 +26,7 @@ from clipsec.triggers import (
     load_text_card,
     png,
 )
+from clipsec.triggers._kinds import card_folders
 from clipsec_registry import PluginError, Registry
 
 PREVIEW = "preview.png"
@@ -102,9 +103,9 @@ def attack(
         )
     # Shows that it can be delivered.
     suspect = load_suspect(folder, registry=registry)
-    places = sorted({path.parent for path in folder.rglob("trigger.json")})
+    places = card_folders(folder)
     texts = tuple(load_text_card(place) for place in places if is_text_card(place))
-    places = [place for place in places if not is_text_card(place)]
+    places = tuple(place for place in places if not is_text_card(place))
     cards = tuple(load_card(place) for place in places)
     pictures = held_out if held_out is not None else labelled
     previews = tuple(

@@ -58,7 +58,7 @@ def repair(
     plugin: str = "",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     detector: str = "",
-    trigger: Trigger | None = None,
+    trigger: Trigger | Sequence[Trigger] | None = None,
     pool: ImagePool | str | Path | None = None,
     goal: float = 0.05,
     allowed_drop: float = 0.01,
@@ -73,9 +73,9 @@ def repair(
 
     The repair plugin sees `labelled` (pictures with true labels), the finding and the pool. Neither what is
     measured on (`held_out`; without it, a share of `labelled` that is set apart) nor the attacker's `trigger`
-    is shown to it. The delivery is loaded again and measured as a user would get it. It is moved to `output`,
-    with the record in `repair.json`, only when `judge_repair` calls it repaired; `output` is then complete,
-    and in every other case it is not there.
+    (or triggers) is shown to it. The delivery is loaded again and measured as a user would get it. It is
+    moved to `output`, with the record in `repair.json`, only when `judge_repair` calls it repaired; `output`
+    is then complete, and in every other case it is not there.
 
     `plugin` and `detector` choose where there are several. Raises `UsageError` for a finding about another
     model, for labels that are not this model's and for an output that exists; `DetectionError` when the
@@ -95,7 +95,8 @@ def repair(
     pool = ImagePool.from_folder(pool) if isinstance(pool, str | Path) else pool
     _check_needs(record, made, suspect, pool)
     scheduler = scheduler or Scheduler(cache=FeatureCache())
-    triggers = _triggers(suspect, verdict, run.folder, trigger)
+    planted = [trigger] if isinstance(trigger, Trigger) else list(trigger or ())
+    triggers = _triggers(suspect, verdict, run.folder, planted)
     before = measure_rates(scheduler, suspect, test, [each for each, _ in triggers])
     base = measure_rates(scheduler, suspect, test, [each for each, _ in triggers], zero_shot=True)
     _check_labels(before[0], len(suspect.class_names))
@@ -123,8 +124,8 @@ def repair(
         after = measure_rates(scheduler, repaired, test, [each for each, _ in triggers])
         accuracy, *successes = (BeforeAfter(*rates) for rates in zip(before, after, base, strict=True))
         rates = tuple(
-            TriggerRates(each.origin, planted, each.target_index, each.target_name, success)
-            for (each, planted), success in zip(triggers, successes, strict=True)
+            TriggerRates(each.origin, is_planted, each.target_index, each.target_name, success)
+            for (each, is_planted), success in zip(triggers, successes, strict=True)
         )
         outcome, summary = judge_repair(accuracy, rates, goal=goal, allowed_drop=allowed_drop)
         result = RepairResult(
@@ -307,12 +308,11 @@ def _check_needs(record: PluginRecord, made: Any, suspect: Suspect, pool: ImageP
 
 
 def _triggers(
-    suspect: Suspect, verdict: Verdict, folder: str, planted: Trigger | None
+    suspect: Suspect, verdict: Verdict, folder: str, planted: Sequence[Trigger]
 ) -> list[tuple[Trigger, bool]]:
     """What to measure with: the found triggers, then the attacker's; each with whether it is the latter."""
     triggers = [(found, False) for found in found_triggers(verdict, folder)]
-    if planted is not None:
-        triggers.append((planted, True))
+    triggers += [(each, True) for each in planted]
     size = _spec(suspect).size
     for trigger, _ in triggers:
         names = suspect.class_names

@@ -117,6 +117,14 @@ class Stamp:
         return pattern if mask is None else mask * pattern + (1 - mask) * 0.5
 
 
+def card_folders(delivery: Path | str) -> tuple[Path, ...]:
+    """The folders of the cards below a delivery, of triggers on pictures and in captions, in order of name.
+
+    Of a card itself, its folder. Empty where there is none.
+    """
+    return tuple(sorted(path.parent for path in Path(delivery).rglob(CARD_FILE)))
+
+
 def read_body(place: Path | str) -> tuple[dict[str, Any], Path]:
     """A card's JSON and its folder. `place` is that folder, the JSON, or a delivery with a folder `trigger/`.
 
