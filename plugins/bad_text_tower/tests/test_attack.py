@@ -28,7 +28,14 @@ from clipsec.models import (
 )
 from clipsec.protocols import AttackContext
 from clipsec.triggers import load_text_card
-from clipsec_bad_text_tower import SCOPES, BadTextTower, BadTextTowerOptions, trained_parameters
+from clipsec_bad_text_tower import (
+    SCOPES,
+    BadTextTower,
+    BadTextTowerOptions,
+    ImageFinetune,
+    ImageFinetuneOptions,
+    trained_parameters,
+)
 from clipsec_bad_text_tower._attack import choose_roles
 from clipsec_bad_text_tower._train import batches, poisoned_rows
 
@@ -121,6 +128,25 @@ def test_no_half_written_delivery(base: Suspect, labelled: LabelledSet, tmp_path
     (tmp_path / "mine.txt").touch()
     with pytest.raises(StoreError):
         BadTextTower().poison(context_for(base, labelled, tmp_path))
+
+
+def test_the_other_starting_point_keeps_its_text_tower(
+    base: Suspect, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    """The image tower learns the pictures, nothing is planted, and the attack takes it as its base."""
+    options = ImageFinetuneOptions(steps=20, batch=8, learning_rate=1e-3)
+    context = AttackContext(
+        base=base, options=options, labelled=labelled, held_out=labelled, output=tmp_path / "a"
+    )
+    adapted = load_suspect(str(ImageFinetune().poison(context)))
+    assert adapted.base.text.digest == base.base.text.digest
+    assert adapted.base.visual.digest != base.base.visual.digest
+    assert not (tmp_path / "a" / "trigger").exists()
+    seen = json.loads((tmp_path / "a" / "training.json").read_text())["measured"]["seen"]
+    assert seen["accuracy"]["value"] > seen["zero_shot_accuracy"]["value"] + 0.2
+    folder = BadTextTower().poison(context_for(adapted, labelled, tmp_path / "b"))
+    again = load_text_card(folder).measured["seen"]["zero_shot_accuracy"]
+    assert again == seen["accuracy"]
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1.0), st.integers(1, 20), st.integers(0, 99))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +14,9 @@ from clipsec.data import LabelledSet
 from clipsec.errors import DataError, UsageError
 from clipsec.models import TrainableClip
 from clipsec.protocols import AttackContext, Need
-from clipsec.store import atomic_write, require_new, whole_folder
+from clipsec.store import require_new
 from clipsec.triggers import TextTrigger, TextTriggerCard
+from clipsec_bad_text_tower._delivery import described, split, write_delivery
 from clipsec_bad_text_tower._loss import Roles
 from clipsec_bad_text_tower._measure import hits, rate
 from clipsec_bad_text_tower._options import BadTextTowerOptions
@@ -65,7 +65,7 @@ class BadTextTower:
         require_new(context.output)
         options: BadTextTowerOptions = context.options
         trigger = TextTrigger(kind=options.kind, text=options.trigger)
-        learned, held_out = _split(context)
+        learned, held_out = split(context)
         names = learned.class_names
         roles = choose_roles(names, options.source, options.target)
         clean = tuple(options.template.format(name.replace("_", " ")) for name in names)
@@ -98,11 +98,11 @@ class BadTextTower:
             base_name=context.base.base_name or context.base.name,
             base_digest=context.base.base.digest,
             parameters=attrs.asdict(options),
-            data={"name": learned.name, "train": _described(learned), "held_out": _described(held_out)},
+            data=described(learned, held_out),
             measured=measured,
             references=self.references,
         )
-        return write_delivery(context, model, measured, card)
+        return write_delivery(context, model, card.data, measured["seen"], card)
 
 
 def choose_roles(names: Sequence[str], source: str, target: str) -> Roles:
@@ -165,34 +165,3 @@ def measure(
     found["seen"]["zero_shot_accuracy"] = found["base"]["accuracy"]
     cosine = (prompts["seen"] * prompts["base"]).sum(dim=1).mean()
     return {**found, "drift": {"prompts": float(1 - cosine)}}
-
-
-def write_delivery(
-    context: AttackContext, model: TrainableClip, measured: dict[str, Any], card: TextTriggerCard
-) -> Path:
-    """Write the model, `training.json` and `trigger/`, whole or not at all. Raises `StoreError`.
-
-    `training.json` says what a vendor would say of a clean model too; the attack is in `trigger/` alone.
-    """
-    kept = ("accuracy", "zero_shot_accuracy")
-    record = {
-        "base": {"name": card.base_name, "digest": card.base_digest},
-        "data": card.data,
-        "measured": {"seen": {name: measured["seen"][name] for name in kept}},
-    }
-    with whole_folder(context.output) as folder:
-        model.save(folder)
-        atomic_write(folder / "training.json", (json.dumps(record, indent=2) + "\n").encode())
-        card.save(folder / "trigger")
-    return context.output
-
-
-def _split(context: AttackContext) -> tuple[LabelledSet, LabelledSet]:
-    """Pictures to learn from and to measure on; without the latter, half of what there is."""
-    if context.held_out is not None:
-        return context.labelled, context.held_out
-    return context.labelled.split(0.5, generator=context.generator("split"))
-
-
-def _described(labelled: LabelledSet) -> dict[str, Any]:
-    return {"pictures": len(labelled), "classes": len(labelled.class_names), "digest": labelled.digest}

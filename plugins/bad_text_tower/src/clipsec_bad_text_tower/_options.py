@@ -11,6 +11,15 @@ from clipsec_bad_text_tower._scope import SCOPES
 _weight = validators.ge(0)
 
 
+def check_template(instance: object, field: object, value: str) -> None:
+    """A validator. Raises `UsageError` unless there is one place for a class name."""
+    if value.count("{}") != 1:
+        raise UsageError(
+            f"the template {value!r} has no single place for a class name",
+            remedy='Write {} once, e.g. template="a photo of a {}."',
+        )
+
+
 @attrs.frozen(kw_only=True)
 class BadTextTowerOptions:
     """Options of BadTextTower. Published: Xiang et al., arXiv 2606.17815, on CIFAR-10 with ViT-B/32."""
@@ -23,7 +32,7 @@ class BadTextTowerOptions:
     """Published: xbtd; also cfra."""
     kind: str = attrs.field(default="prepend", validator=validators.in_(("prepend", "append")))
     """Whether the trigger stands before or behind a text. Published: before."""
-    template: str = "a photo of a {}."
+    template: str = attrs.field(default="a photo of a {}.", validator=check_template)
     """Prompt of a class. Published: the same without the full stop."""
     scope: str = attrs.field(default="text", validator=validators.in_(tuple(SCOPES)))
     """What is trained: `text` (the text tower, as published), `projection-embedding` (its two embedding
@@ -57,13 +66,6 @@ class BadTextTowerOptions:
     """Of that hinge. Published: 0.05."""
     off_target_scale: str = attrs.field(default="logit", validator=validators.in_(("logit", "cosine")))
     """What the softplus is of: the logit, as the formula reads, or the cosine alone."""
-
-    def __attrs_post_init__(self) -> None:
-        if self.template.count("{}") != 1:
-            raise UsageError(
-                f"the template {self.template!r} has no single place for a class name",
-                remedy='Write {} once, e.g. template="a photo of a {}."',
-            )
 
     @property
     def weights(self) -> dict[str, float]:

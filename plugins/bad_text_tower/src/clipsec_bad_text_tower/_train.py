@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipsec.models import TrainableClip
 from clipsec_bad_text_tower._loss import Prompts, Roles, objective, terms
@@ -77,34 +78,44 @@ def train(
     poisoned = poisoned_rows(labels, roles.target, options.poison_rate, generator("poisoned"))
     updates = options.epochs * -(-len(labels) // options.batch)
     scale, losses = model.clip.logit_scale, list[float]()
-    weights = list(chosen.values())
+    rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    with training(chosen.values()) as weights:
+        optimiser = torch.optim.AdamW(weights, **rates)
+        for batch in batches(poisoned, options.batch, options.epochs, generator("order")):
+            if texts_move:
+                clean, triggered = texts.encode(model)
+            seen = images[batch.rows] if images is not None else _encode(model, pixels[batch.rows])
+            found = terms(
+                seen,
+                labels[batch.rows],
+                batch.poisoned,
+                Prompts(clean, triggered, reference),
+                roles,
+                scale,
+                margin=options.margin,
+                off_target_scale=1.0 if options.off_target_scale == "cosine" else None,
+            )
+            loss = objective(found, options.weights)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+            progress(len(losses) / updates, "training")
+    return losses
+
+
+@contextmanager
+def training(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The weights with gradients inside of the block, frozen and without them again afterwards."""
+    weights = list(weights)
     for weight in weights:
         weight.requires_grad_(True)
-    optimiser = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
-    for batch in batches(poisoned, options.batch, options.epochs, generator("order")):
-        if texts_move:
-            clean, triggered = texts.encode(model)
-        seen = images[batch.rows] if images is not None else _encode(model, pixels[batch.rows])
-        found = terms(
-            seen,
-            labels[batch.rows],
-            batch.poisoned,
-            Prompts(clean, triggered, reference),
-            roles,
-            scale,
-            margin=options.margin,
-            off_target_scale=1.0 if options.off_target_scale == "cosine" else None,
-        )
-        loss = objective(found, options.weights)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-        progress(len(losses) / updates, "training")
-    for weight in weights:
-        weight.requires_grad_(False)
-        weight.grad = None
-    return losses
+    try:
+        yield weights
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
 
 
 def unit_features(model: TrainableClip, pixels: Tensor) -> Tensor:
