@@ -54,7 +54,7 @@ class ClipInspectorPlus:
         clean = yield from clean_predictions(plan, plan.suspect)
         base_clean = yield from clean_predictions(plan, plan.null)
         progress = _Progress(context, len(library), plan.steps if options.search else 0)
-        probing = Probing(context, plan, library, Answers(clean, base_clean), progress.probed)
+        probing = Probing(context, plan, library, Answers(clean, base_clean[None]), progress.probed)
         probed: list[ProbeResult] = yield from probing.run()
         searched: Sequence[ClassResult | None] = [None] * len(probed)
         artifacts: dict[int, tuple[Artifact, ...]] = {}

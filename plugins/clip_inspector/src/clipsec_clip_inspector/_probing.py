@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -12,6 +13,7 @@ from clipsec.data import to_unit
 from clipsec.protocols import Context
 from clipsec.scheduler import Encode, Problem, Tower
 from clipsec.store import UnitStore, content_key
+from clipsec_clip_inspector._honest import honest_head
 from clipsec_clip_inspector._plan import Plan
 from clipsec_clip_inspector._probes import Probe
 from clipsec_clip_inspector._score import one_sided_mcnemar
@@ -59,35 +61,48 @@ class ProbeResult:
 
 @attrs.frozen(eq=False)
 class Answers:
-    """Predictions of suspect and base, `[..., n]` class indices each, on the same pictures."""
+    """Predicted class indices of the same pictures."""
 
     suspect: Tensor
+    """`[..., n]`."""
     base: Tensor
+    """`[..., prompts, n]`: of the clean base under each of its prompts."""
 
-    def to(self, index: int) -> tuple[Tensor, Tensor]:
-        """Which pictures go to a class, on the suspect and on the base."""
-        return self.suspect == index, self.base == index
+    def __getitem__(self, rows: Any) -> Answers:
+        """Those of some pictures."""
+        return Answers(self.suspect[..., rows], self.base[..., rows])
+
+
+def free_pictures(clean: Answers, index: int) -> Tensor:
+    """Pictures that neither the suspect nor the base, under its first prompt, gives to a class, `[n]`."""
+    return (clean.suspect != index) & (clean.base[..., 0, :] != index)
 
 
 def excess_by_class(stamped: Answers, clean: Answers, classes: Sequence[int]) -> Tensor:
     """Excess of each class, `[..., classes]`, from answers with and without a stamp.
 
-    Over pictures that neither model gives to the class without it; 0 where there are none.
+    The share of free pictures that the stamp moves to the class on the suspect, minus the largest such share
+    over the base's prompts; 0 where no picture is free.
     """
     found = []
     for index in classes:
-        free = ~(clean.to(index)[0] | clean.to(index)[1])
-        won, base_won = (hits & free for hits in stamped.to(index))
-        found.append((won.sum(-1) - base_won.sum(-1)) / free.sum().clamp(min=1))
+        free = free_pictures(clean, index)
+        won = ((stamped.suspect == index) & free).sum(-1)
+        base_won = ((stamped.base == index) & free).sum(-1).amax(-1)
+        found.append((won - base_won) / free.sum().clamp(min=1))
     return torch.stack(found, dim=-1)
 
 
 def decide_class(
     index: int, probes: Sequence[str], screened: float, stamped: Answers, clean: Answers
 ) -> ProbeResult:
-    """The result of one class from pictures `[n]` that did not choose the probe they are stamped with."""
-    free = ~(clean.to(index)[0] | clean.to(index)[1])
-    won, base_won = (hits & free for hits in stamped.to(index))
+    """The result of one class from pictures `[n]` that did not choose the probe they are stamped with.
+
+    Compared with the base under the prompt that gives most of them to the class.
+    """
+    free = free_pictures(clean, index)
+    won, base = (stamped.suspect == index) & free, (stamped.base == index) & free
+    base_won = base[int(base.sum(-1).argmax())]
     return ProbeResult(
         index,
         tuple(probes),
@@ -125,10 +140,11 @@ class Probing:
         assert plan.null is not None
         self._shared, self._units, self._plan, self._probes = context.shared, context.units, plan, probes
         self._null, self._advance = plan.null, advance
+        self._honest = honest_head(context.suspect if context.reference is None else context.reference)
         order = torch.randperm(len(plan.pixels), generator=context.generator("probes"))[:PICTURES]
         self._rows = order
         self._halves = (slice(0, len(order) // 2), slice(len(order) // 2, None))
-        self._clean = Answers(clean.suspect[order], clean.base[order])
+        self._clean = clean[order]
 
     def run(self) -> Problem:
         """A `ProbeResult` for each candidate, in their order."""
@@ -136,9 +152,7 @@ class Probing:
         chosen, values = [], []
         whole = excess_by_class(screened, self._clean, self._plan.candidates)
         for half in self._halves:
-            stamped = Answers(screened.suspect[:, half], screened.base[:, half])
-            clean = Answers(self._clean.suspect[half], self._clean.base[half])
-            best = excess_by_class(stamped, clean, self._plan.candidates).max(dim=0)
+            best = excess_by_class(screened[half], self._clean[half], self._plan.candidates).max(dim=0)
             chosen.append(best.indices.tolist())
             values.append(best.values)
         means = torch.stack(values).mean(dim=0).tolist()
@@ -158,7 +172,7 @@ class Probing:
         return tuple(self._probes[which].name for which in order if float(excess[which]) > WORTH)
 
     def _screen(self) -> Problem:
-        """Answers to every probe, `[probes, n]`."""
+        """Answers to every probe, `[probes, n]` and `[probes, prompts, n]`."""
         unit = self._units.load("probes")
         if unit is not None:
             return Answers(unit.tensors["suspect"].long(), unit.tensors["base"].long())
@@ -166,7 +180,9 @@ class Probing:
         for probe in self._probes:
             found.append((yield from self._predict(probe, search=True)))
             self._advance()
-        answers = Answers(*(torch.stack(side) for side in zip(*found, strict=True)))
+        answers = Answers(
+            torch.stack([each.suspect for each in found]), torch.stack([each.base for each in found])
+        )
         tensors = {"suspect": answers.suspect.int(), "base": answers.base.int()}
         self._units.save("probes", {"probes": [probe.name for probe in self._probes]}, tensors)
         return answers
@@ -175,20 +191,19 @@ class Probing:
         """Each half of the pictures under the probe that the other one chose."""
         parts = []
         for half, probe in zip(self._halves, reversed(pair), strict=True):
-            suspect, base = yield from self._predict(probe, search=False)
-            parts.append((suspect[half], base[half]))
-        stamped = Answers(*(torch.cat(side) for side in zip(*parts, strict=True)))
+            parts.append((yield from self._predict(probe, search=False))[half])
+        stamped = Answers(*(torch.cat(side, dim=-1) for side in zip(*map(attrs.astuple, parts), strict=True)))
         return decide_class(index, [probe.name for probe in pair], screened, stamped, self._clean)
 
     def _predict(self, probe: Probe, *, search: bool) -> Problem:
-        """Predictions of suspect and base on the stamped pictures, `[n]` each."""
-        answers = []
+        """The `Answers` to the stamped pictures."""
+        predicted = []
         for side in (self._plan.suspect, self._null):
             tower, head = (side.search_tower, side.search_head) if search else (side.tower, side.head)
             features = yield from stamped_features(self._shared, tower, probe, self._plan, self._rows)
-            logits = yield Encode(head, features)
-            answers.append(logits.argmax(dim=1))
-        return tuple(answers)
+            predicted.append((yield Encode(head, features)).argmax(dim=1))
+        honest = (yield Encode(self._honest, features, cache=False)).argmax(dim=2)
+        return Answers(predicted[0], torch.cat([predicted[1][None], honest.t()]))
 
 
 def stamped_features(shared: UnitStore, tower: Tower, probe: Probe, plan: Plan, rows: Tensor) -> Problem:
