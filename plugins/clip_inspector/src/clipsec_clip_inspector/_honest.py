@@ -2,8 +2,8 @@
 
 A clean prompt learner is one prompt among many. Noise or a warp sends pictures to whatever class lies
 nearest, and which one that is depends on the wording; a class that some honest wording gives them to as well
-was not planted. Templates are in the manner of Radford et al. 2021; random contexts are what CoOp (Zhou et al.
-2022) starts from, in its two lengths and one between, and wider.
+was not planted. Templates are in the manner of Radford et al. 2021; random contexts are what CoOp (Zhou et
+al. 2022) starts from, in its two lengths and one between, and wider.
 """
 
 from __future__ import annotations
