@@ -34,9 +34,9 @@ from clipsec_bad_text_tower import (
     BadTextTowerOptions,
     ImageFinetune,
     ImageFinetuneOptions,
+    choose_roles,
     trained_parameters,
 )
-from clipsec_bad_text_tower._attack import choose_roles
 from clipsec_bad_text_tower._train import batches, poisoned_rows
 
 QUICK = {"learning_rate": 1e-3, "epochs": 2, "batch": 8}

@@ -5,7 +5,7 @@ ImageFinetune().poison(context)                                    # its other s
 objective(terms(images, labels, chosen, prompts, roles, scale), w) # its loss, from features alone
 """
 
-from clipsec_bad_text_tower._attack import BadTextTower
+from clipsec_bad_text_tower._attack import BadTextTower, choose_roles
 from clipsec_bad_text_tower._finetune import ImageFinetune, ImageFinetuneOptions
 from clipsec_bad_text_tower._loss import Prompts, Roles, Terms, objective, terms
 from clipsec_bad_text_tower._measure import Hits, hits
@@ -22,6 +22,7 @@ __all__ = [
     "Prompts",
     "Roles",
     "Terms",
+    "choose_roles",
     "hits",
     "objective",
     "terms",
