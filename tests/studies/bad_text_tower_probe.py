@@ -2,10 +2,10 @@
 
     python -m tests.studies.bad_text_tower_probe zoo:mini --data DATA/cifar10 --target airplane
 
-A triggered prompt of BadTextTower is one such direction, while the image tower is frozen. A logistic regression
-for the target against the rest, on the training pictures, is measured on the held-out ones of neither source nor
-target: how many it lets through where it finds all, or all but one, of the target's, and how many of the
-target's it finds where it lets at most two through.
+A triggered prompt of BadTextTower is one such direction, while the image tower is frozen. A logistic
+regression for the target against the rest, on the training pictures, is measured on the held-out ones of
+neither source nor target: how many it lets through where it finds all, or all but one, of the target's, and
+how many of the target's it finds where it lets at most two through.
 """
 
 from __future__ import annotations
