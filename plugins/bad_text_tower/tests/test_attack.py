@@ -124,6 +124,9 @@ def test_no_half_written_delivery(base: Suspect, labelled: LabelledSet, tmp_path
     pair = labelled.choose([0, 1])
     with pytest.raises(DataError, match="nothing to measure"):
         BadTextTower().poison(context_for(base, pair, tmp_path / "out"))
+    unshown = LabelledSet("two", labelled.paths[8:], labelled.labels[8:], labelled.class_names)
+    with pytest.raises(DataError, match="to learn from shows blue sea"):
+        BadTextTower().poison(context_for(base, unshown, tmp_path / "out"))
     assert not any(tmp_path.iterdir())
     (tmp_path / "mine.txt").touch()
     with pytest.raises(StoreError):
@@ -173,6 +176,8 @@ def test_roles() -> None:
     for source, target in (("bird", "bird"), ("cow", ""), ("", "cow")):
         with pytest.raises(UsageError, match="cannot be the"):
             choose_roles(names, source, target)
+    with pytest.raises(DataError, match="no other class than airplane"):
+        choose_roles(names[:1], "", "")
 
 
 def test_a_template_has_one_place_for_a_name() -> None:

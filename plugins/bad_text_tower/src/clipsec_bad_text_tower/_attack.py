@@ -68,6 +68,7 @@ class BadTextTower:
         learned, held_out = split(context)
         names = learned.class_names
         roles = choose_roles(names, options.source, options.target)
+        check_pictures(learned, held_out, roles)
         clean = tuple(options.template.format(name.replace("_", " ")) for name in names)
         texts = Texts(clean, tuple(trigger.apply(text) for text in clean))
 
@@ -108,8 +109,13 @@ class BadTextTower:
 def choose_roles(names: Sequence[str], source: str, target: str) -> Roles:
     """Positions of source and target; empty means the first class, for the source the first but the target.
 
-    Raises `UsageError` for an unknown name, or one class in both roles.
+    Raises `UsageError` for an unknown name, or one class in both roles, `DataError` for a single class.
     """
+    if len(names) < 2:
+        raise DataError(
+            f"there is no other class than {', '.join(names) or 'none'}",
+            remedy="Bring labelled pictures of at least three.",
+        )
 
     def find(name: str, role: str, others: Sequence[str]) -> int:
         if (name or others[0]) not in others:
@@ -120,6 +126,21 @@ def choose_roles(names: Sequence[str], source: str, target: str) -> Roles:
     return Roles(
         source=find(source, "source", [name for name in names if name != names[aimed]]), target=aimed
     )
+
+
+def check_pictures(learned: LabelledSet, held_out: LabelledSet, roles: Roles) -> None:
+    """Raise `DataError`, before any work, when there is nothing to align with or to measure a rate on."""
+    if roles.target not in learned.labels:
+        raise DataError(
+            f"no picture to learn from shows {learned.class_names[roles.target]}",
+            remedy="Bring pictures of the target, or choose another one (--target).",
+        )
+    shown = set(held_out.labels)
+    if roles.target not in shown or not shown - {roles.target, roles.source}:
+        raise DataError(
+            "there is nothing to measure on: no held-out picture of the target, or none of a third class",
+            remedy="Bring held-out pictures of at least three classes, the target among them.",
+        )
 
 
 @torch.no_grad()
@@ -137,8 +158,7 @@ def measure(
     `success` is the query hijack rate, `natural` the same pictures without the trigger, `off_target` the
     share of pictures of neither source nor target that the triggered source prompt wins; `accuracy` is under
     the clean prompts. `drift` has one minus the mean cosine of the clean prompts' features to the base's.
-    With `same_images` the image towers are known to be equal, and run once. Raises `DataError` when there is
-    no picture for a rate.
+    With `same_images` the image towers are known to be equal, and run once.
     """
     labels, pixels = held_out.label_tensor(), held_out.pixels(base.spec)
     images = unit_features(base, pixels)
@@ -151,11 +171,6 @@ def measure(
         hijacked = clean.clone()
         hijacked[roles.source] = triggered[roles.source]
         with_trigger, without = (hits(features, labels, each, roles) for each in (hijacked, clean))
-        if not len(with_trigger.success) or not len(with_trigger.off_target):
-            raise DataError(
-                "there is nothing to measure on: no held-out picture of the target, or none of a third class",
-                remedy="Bring held-out pictures of at least three classes, the target among them.",
-            )
         found[part] = {
             "accuracy": rate((features @ clean.T).argmax(dim=1) == labels),
             "success": rate(with_trigger.success),
