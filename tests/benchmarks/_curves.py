@@ -15,6 +15,8 @@ _STYLES = {
     "plain": ("#b3231c", "plain recipe"),
     "full": ("#2456b8", "all classes to the end"),
     "halving": ("#14693c", "successive halving"),
+    "probes": ("#b57c10", "probes"),
+    "plus": ("#86249c", "probes and halving"),
 }
 _RC: Any = {
     "svg.fonttype": "none",

@@ -43,6 +43,13 @@ from clipsec.store import atomic_write
 from clipsec_zoo import image_pool_folder
 
 FURTHER = ("zoo:demo-blended", "zoo:demo-clean")
+SCHEDULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "halving": ("clip-inspector", {"schedule": "halving"}),
+    "full": ("clip-inspector", {"schedule": "full"}),
+    "probes": ("clip-inspector-plus", {"search": False}),
+    "plus": ("clip-inspector-plus", {}),
+}
+"""What is measured, by the name that it has in the file: detector and options."""
 NOISE = 0.02
 """Standard deviation of the noise on the prompts of further models, as a share of that of their values."""
 PLAIN = "plain"
@@ -87,15 +94,15 @@ def scan(
     cache: FeatureCache,
 ) -> dict[str, Any]:
     """One audit: seconds, rows and verdict. `shared` has what is known of the base, `cache` its features."""
-    now = CLOCKS[clock]
+    now, (detector, options) = CLOCKS[clock], SCHEDULES[schedule]
     with tempfile.TemporaryDirectory() as runs:
         start = now()
         suspect = load_suspect(place)
         result = clipsec.audit(
             suspect,
             pool=pool,
-            detectors=["clip-inspector"],
-            options={"clip-inspector": {"schedule": schedule}},
+            detectors=[detector],
+            options={detector: options},
             runs=Path(runs),
             shared=shared,
             scheduler=Scheduler(cache=cache),
@@ -202,7 +209,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[50])
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--models", type=int, default=2, help="deliveries on one base")
-    parser.add_argument("--schedules", nargs="+", default=["halving"], choices=("halving", "full"))
+    parser.add_argument("--schedules", nargs="+", default=["halving"], choices=tuple(SCHEDULES))
     parser.add_argument("--no-plain", dest="plain", action="store_false")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
