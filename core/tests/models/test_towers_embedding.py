@@ -15,7 +15,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from clipsec.errors import NotApplicableError, UsageError
 from clipsec.models import (
     ClipModel,
+    ClipTokenizer,
     clip_from_transformers,
+    decode_ids,
     embed_ids,
     encode_texts,
     end_positions,
@@ -24,6 +26,7 @@ from clipsec.models import (
     pool_hidden_states,
     prepare_embedding_tower,
     same_text_tower,
+    token_table,
 )
 
 TEXTS = ("a photo of a cat.", "hello", "the quick brown fox jumps over a lazy dog")
@@ -100,6 +103,28 @@ def test_pooling_gives_the_features(family: str, clip_of: Callable[[str], ClipMo
     hidden = prepare_embedding_tower(clip, torch.float32, "cpu").fn(embed_ids(clip, ids))
     pooled = pool_hidden_states(clip, hidden, end_positions(clip, ids))
     assert torch.allclose(pooled, encode_texts(clip, TEXTS), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["open_clip", "transformers siglip"])
+def test_the_table_holds_every_token_without_its_position(
+    family: str, clip_of: Callable[[str], ClipModel]
+) -> None:
+    """Looked up in the table and moved to their positions, tokens are what enters the first block."""
+    clip = clip_of(family)
+    ids = ids_of(clip)
+    positions = embed_ids(clip, torch.zeros_like(ids[:1])) - token_table(clip)[0]
+    assert torch.allclose(token_table(clip)[ids] + positions, embed_ids(clip, ids), atol=1e-6)
+
+
+def test_tokens_are_read_back_as_text(clip_of: Callable[[str], ClipModel]) -> None:
+    """Ids between start and end token give the text; a tokenizer that cannot decode gives numbers."""
+    clip = clip_of("open_clip")
+    assert clip.text is not None
+    spoken = attrs.evolve(clip, text=attrs.evolve(clip.text, tokenizer=ClipTokenizer(16)))
+    ids = ClipTokenizer(16)([TEXTS[2]])[0]
+    assert decode_ids(spoken, ids[1 : int(ids.argmax())].tolist()) == TEXTS[2]
+    mute = attrs.evolve(clip, text=attrs.evolve(clip.text, tokenizer=lambda texts: ids[None]))
+    assert decode_ids(mute, [5, 7]) == "#5 #7"
 
 
 def test_only_causal_towers_may_be_cut(clip_of: Callable[[str], ClipModel]) -> None:

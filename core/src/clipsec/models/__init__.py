@@ -2,6 +2,7 @@
 
 from clipsec.models._digest import state_digest
 from clipsec.models._embedding_tower import (
+    decode_ids,
     embed_ids,
     end_positions,
     is_causal,
@@ -9,6 +10,7 @@ from clipsec.models._embedding_tower import (
     pool_hidden_states,
     prepare_embedding_tower,
     same_text_tower,
+    token_table,
 )
 from clipsec.models._gate import sanity_gate
 from clipsec.models._heads import (
@@ -56,6 +58,7 @@ __all__ = [
     "clip_from_transformers",
     "cocoop_logits",
     "coop_logits",
+    "decode_ids",
     "embed_ids",
     "embed_words",
     "encode_texts",
@@ -76,5 +79,6 @@ __all__ = [
     "sanity_gate",
     "save_prompts",
     "state_digest",
+    "token_table",
     "truncate_ids",
 ]

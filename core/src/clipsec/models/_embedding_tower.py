@@ -6,6 +6,8 @@ token embeddings with positions, and may hold anything in place of a token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,20 @@ def embed_ids(clip: ClipModel, ids: Tensor) -> Tensor:
     weights = embedding_weights(clip)
     ids = ids.to(weights.token_embedding.device)
     return (weights.embed(ids) + weights.positional_embedding[: ids.shape[1]]).float()
+
+
+@torch.no_grad()
+def token_table(clip: ClipModel) -> Tensor:
+    """The embedding of every token of the vocabulary, without positions: `[vocabulary, width]`, fp32, on the
+    CPU. Raises `NotApplicableError` like `prepare_embedding_tower`."""
+    return embedding_weights(clip).token_embedding.detach().float().cpu().clone()
+
+
+def decode_ids(clip: ClipModel, ids: Sequence[int]) -> str:
+    """The text of some tokens, for people; their numbers where the tokenizer cannot say it."""
+    decode = getattr(text_part(clip).tokenizer, "decode", None)
+    text = "" if decode is None else str(decode(list(ids))).strip()
+    return text or " ".join(f"#{number}" for number in ids)
 
 
 def pool_hidden_states(clip: ClipModel, hidden: Tensor, ends: Tensor) -> Tensor:

@@ -61,6 +61,11 @@ class ClipTokenizer:
         ids: Tensor = _clip_bpe()(list(texts), context_length=self.context_length)
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens; bytes that are no text become the replacement character."""
+        text: str = _clip_bpe().decode(list(ids))
+        return text
+
 
 class DeliveredTokenizer:
     """A transformers tokenizer from the delivery's own folder, without its code: texts -> ids `[n,
@@ -104,6 +109,10 @@ class DeliveredTokenizer:
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         return self._call([self._clean(text) for text in texts])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        return str(self._tokenizer.decode(list(ids)))
 
     def _plain(self, texts: list[str]) -> Tensor:
         # SigLIP is read at the last position, so its padding is part of the input; CLIP's does not matter.
