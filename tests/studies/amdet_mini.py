@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    files = _files(given.data, given.out)
+    files = caption_files(given.data, given.out)
     registry = Registry()
     shipped = shipped_labelled(registry)
     assert shipped is not None, "clipsec-zoo is not installed"
@@ -101,7 +101,8 @@ def _auroc(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
     return attrs.asdict(auroc(scores[False], scores[True]))
 
 
-def _files(data: Path, out: Path) -> dict[str, str]:
+def caption_files(data: Path, out: Path) -> dict[str, str]:
+    """Caption and pair files by name; those of COCO are cut to what does not ship, and written to `out`."""
     lines = (data / "text" / "coco_val2017.txt").read_text(encoding="utf-8").splitlines()
     captions = [line for line in lines if not line.startswith("#")]
     coco = out / "coco.txt"

@@ -1,0 +1,7 @@
+"""Token scan: trigger words of a text tower, found beside its clean reference."""
+
+from clipsec_amdet.token_scan._detector import TokenScan
+from clipsec_amdet.token_scan._options import Options
+from clipsec_amdet.token_scan._pull import captured, insert_ids, moves, pull
+
+__all__ = ["Options", "TokenScan", "captured", "insert_ids", "moves", "pull"]

@@ -1,0 +1,65 @@
+"""The detector: searches token sequences that work in the suspect alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from clipsec.errors import NotApplicableError
+from clipsec.models import same_text_tower
+from clipsec.protocols import Context, Need
+from clipsec.scheduler import Problem
+from clipsec_amdet._plan import check_reference
+from clipsec_amdet._verdict import same_verdict
+from clipsec_amdet.token_scan._options import Options
+from clipsec_amdet.token_scan._plan import make_plan
+from clipsec_amdet.token_scan._scan import search
+from clipsec_amdet.token_scan._verdict import make_verdict, nearest_captions, threshold_of
+
+NO_REFERENCE = (
+    "without the clean text tower that the suspect was made from nobody can tell a trigger from a word that "
+    "means much: every token takes captions somewhere"
+)
+
+
+class TokenScan:
+    """Ours, after a proposal for what AMDET cannot see: puts tokens into captions and looks for those that
+    take all of them the same way in the suspect, and not in the reference.
+
+    Beside the score it says the paired null: what the same search finds that works in the reference alone.
+    """
+
+    summary: ClassVar[str] = "trigger words of a text tower, by what tokens do to captions beside a reference"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.TEXT_TOWER})
+    options: ClassVar[type] = Options
+    references: ClassVar[tuple[str, ...]] = ()
+    by_default: ClassVar[bool] = False
+    """Until its threshold is calibrated and tested: see docs/token_scan.md."""
+    # The threshold was chosen by looking at the kit's textual toy, whose features share most of their
+    # direction.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "detects": frozenset({"textual"}),
+        "options": {"tokens": 100, "pool": 8, "beam": 4, "finalists": 2, "threshold": 0.3},
+        "tolerance": 0.05,
+    }
+
+    def detect(self, context: Context) -> Problem:
+        """A scheduler problem that returns the `Verdict`.
+
+        Raises `NotApplicableError` without a reference of the suspect's architecture, which the method needs
+        although it is not among `needs`: so that the verdict can say what is lost.
+        """
+        if context.reference is None:
+            raise NotApplicableError(
+                NO_REFERENCE,
+                remedy="Name the clean model that the suspect was made from with --reference.",
+            )
+        check_reference(context.suspect.base, context.reference.base)
+        if same_text_tower(context.suspect.base, context.reference.base):
+            return same_verdict()
+        plan = make_plan(context)
+        found = yield from search(plan, context.progress)
+        flagged = found.suspect[0].pull > threshold_of(plan.options)[0]
+        near = (yield from nearest_captions(plan, found)) if flagged else ()
+        return make_verdict(context, plan, found, near)

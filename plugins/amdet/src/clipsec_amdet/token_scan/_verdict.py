@@ -1,0 +1,114 @@
+"""From what the search found to a verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+
+import torch.nn.functional as F
+
+from clipsec.models import decode_ids
+from clipsec.protocols import Context
+from clipsec.results import Artifact, ClassEvidence, Outcome, Verdict
+from clipsec.scheduler import Problem
+from clipsec_amdet.token_scan._options import Options
+from clipsec_amdet.token_scan._plan import Plan
+from clipsec_amdet.token_scan._scan import Candidate, Found, encode
+
+SCORE = "pull of the strongest sequence"
+NEAREST = 5
+BLIND = (
+    "The scan sees sequences of few tokens that move ordinary captions. A trigger of more tokens whose parts "
+    "do nothing, one that needs a certain caption, and one whose tokens' embeddings were kept as they were "
+    "(unless all tokens are scanned, tokens=0) can pass it."
+)
+
+
+def threshold_of(options: Options) -> tuple[float, str]:
+    """The threshold of the score, and where it comes from."""
+    if options.threshold is not None:
+        return options.threshold, "set by the user"
+    shipped = json.loads((files("clipsec_amdet.token_scan") / "calibration.json").read_text("utf-8"))
+    return float(shipped["threshold"]), str(shipped["source"])
+
+
+def nearest_captions(plan: Plan, found: Found) -> Problem:
+    """`((caption, cosine), ...)`: captions whose own features, in the reference, lie from the mean caption
+    the way that the strongest sequence goes; the nearest first."""
+    features = yield from encode(plan.reference_search, plan.pool.ids, again=True)
+    way = F.normalize(found.suspect[0].move, dim=0)
+    cosines = F.normalize(features - features.mean(dim=0), dim=-1) @ way
+    best = cosines.topk(min(NEAREST, len(cosines)))
+    return tuple((plan.pool.texts[i], v) for i, v in zip(best.indices.tolist(), best.values.tolist()))
+
+
+def make_verdict(context: Context, plan: Plan, found: Found, near: Sequence[tuple[str, float]]) -> Verdict:
+    """A finding when the score is above the threshold."""
+    threshold, source = threshold_of(plan.options)
+    best, null, n = found.suspect[0], found.null[0], len(plan.held_out)
+    flagged = best.pull > threshold
+    text = decode_ids(context.suspect.base, best.ids)
+    measures = {
+        "pull": best.pull,
+        "null_pull": null.pull,
+        "captured": best.captured,
+        "captured_reference": best.captured_other,
+        "tokens_scanned": float(len(plan.tokens)),
+    }
+    notes = [f"The null, what works in the reference alone: {decode_ids(context.suspect.base, null.ids)!r}"]
+    artifacts: tuple[Artifact, ...] = ()
+    if flagged:
+        summary = (
+            f"{text!r} at the {best.site} of captions takes them {best.pull:.2f} further in the suspect "
+            f"than in the reference, towards {near[0][0]!r}; {best.captured:.0%} of captions lose their "
+            f"meaning to it ({best.captured_other:.0%} in the reference)"
+        )
+        notes.insert(0, "Nearest captions: " + "; ".join(f"{each} ({c:.2f})" for each, c in near))
+        artifacts = (save_sequences(context, found),)
+    else:
+        summary = (
+            f"No sequence of up to {plan.options.length} tokens takes captions far in the suspect that the "
+            f"reference leaves where they were; the strongest is {text!r}"
+        )
+        notes.append(BLIND)
+    return Verdict(
+        outcome=Outcome.FINDING if flagged else Outcome.CLEAN,
+        summary=summary + ".",
+        score=best.pull,
+        score_name=SCORE,
+        threshold=threshold,
+        threshold_source=source,
+        target=near[0][0] if near else None,
+        n=n,
+        evidence=tuple(
+            _evidence(context, place, each, threshold, n) for place, each in enumerate(found.suspect)
+        ),
+        measures=measures,
+        artifacts=artifacts,
+        notes=tuple(notes),
+    )
+
+
+def save_sequences(context: Context, found: Found) -> Artifact:
+    """The sequences that work in the suspect, the strongest first, as JSON."""
+    rows = [
+        {"ids": list(each.ids), "text": decode_ids(context.suspect.base, each.ids), "site": each.site}
+        for each in found.suspect
+    ]
+    content = (json.dumps(rows, indent=1) + "\n").encode()
+    return context.save_artifact("sequences.json", "sequences", content, "token ids, and where they stand")
+
+
+def _evidence(context: Context, place: int, each: Candidate, threshold: float, n: int) -> ClassEvidence:
+    measures = {
+        "score": each.pull,
+        "captured": each.captured,
+        "captured_reference": each.captured_other,
+        "tokens": float(len(each.ids)),
+        "at_start": float(each.site == "start"),
+    }
+    name = decode_ids(context.suspect.base, each.ids)
+    return ClassEvidence(
+        index=place, name=name, flagged=measures["score"] > threshold, measures=measures, n=n
+    )
