@@ -1,4 +1,4 @@
-"""What triggers are made of beside `clipsec.triggers`, as pure functions: squares, jitter, objects cut out."""
+"""What triggers are made of beside `clipsec.triggers`, as pure functions: squares, jitter, cut-out objects."""
 
 from __future__ import annotations
 
