@@ -1,4 +1,4 @@
-"""What triggers are made of beside `clipsec.triggers`, as pure functions: squares, jitter, cut-out objects."""
+"""What triggers are made of beside `clipsec.triggers`: squares, jitter, objects that are cut out."""
 
 from __future__ import annotations
 
