@@ -18,11 +18,16 @@ Install = Callable[..., Path]
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder, first on the path; what was imported from it is forgotten afterwards."""
+    """An empty folder, first on the path; what was imported from it is forgotten afterwards.
+
+    Our own plugins, some of whose names tests use, count as not imported: another test may have.
+    """
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delenv("CLIPSEC_LOCK", raising=False)
+    for name in [name for name in sys.modules if name.startswith("clipsec_bad_text_tower")]:
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:
