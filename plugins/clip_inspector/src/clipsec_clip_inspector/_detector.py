@@ -50,7 +50,7 @@ class ClipInspector:
         plan = make_plan(context)
         clean = yield from clean_predictions(plan, plan.suspect)
         clean_null = yield from clean_predictions(plan, plan.null) if plan.null else iter_none()
-        advance = Progress(context, plan)
+        advance = _Progress(context, plan)
         results, artifacts = yield from search_classes(context, plan, clean, clean_null, advance)
         return make_verdict(plan, results, artifacts)
 
@@ -143,7 +143,7 @@ def iter_none() -> Problem:
     yield  # pragma: no cover - makes this a generator
 
 
-class Progress:
+class _Progress:
     """Counts finished updates and tells the context."""
 
     def __init__(self, context: Context, plan: Plan) -> None:

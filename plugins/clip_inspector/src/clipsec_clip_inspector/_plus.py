@@ -41,8 +41,8 @@ class ClipInspectorPlus:
     def detect(self, context: Context) -> Problem:
         """A scheduler problem that returns the `Verdict`.
 
-        Raises `NotApplicableError` without a clean base to compare with. The screening, each decision and
-        each searched class are units of work of their own. Features of stamped pictures and the base's own
+        Raises `NotApplicableError` without a clean base to compare with. The screening and each
+        searched class are units of work of their own. Features of stamped pictures and the base's own
         searches are stored by content under `context.shared` and serve every suspect on the same base.
         """
         plan = make_plan(context)

@@ -197,12 +197,15 @@ class Probing:
 
     def _predict(self, probe: Probe, *, search: bool) -> Problem:
         """The `Answers` to the stamped pictures."""
-        predicted = []
+        predicted, features = [], {}
         for side in (self._plan.suspect, self._null):
             tower, head = (side.search_tower, side.search_head) if search else (side.tower, side.head)
-            features = yield from stamped_features(self._shared, tower, probe, self._plan, self._rows)
-            predicted.append((yield Encode(head, features)).argmax(dim=1))
-        honest = (yield Encode(self._honest, features, cache=False)).argmax(dim=2)
+            if tower.key not in features:
+                features[tower.key] = yield from stamped_features(
+                    self._shared, tower, probe, self._plan, self._rows
+                )
+            predicted.append((yield Encode(head, features[tower.key])).argmax(dim=1))
+        honest = (yield Encode(self._honest, features[tower.key], cache=False)).argmax(dim=2)
         return Answers(predicted[0], torch.cat([predicted[1][None], honest.t()]))
 
 

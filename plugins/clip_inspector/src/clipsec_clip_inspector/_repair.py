@@ -18,11 +18,11 @@ from clipsec.scheduler import Encode, Gather, Problem
 from clipsec.triggers import Stamp
 from clipsec_clip_inspector._finetune import Part, Tuned, finetune, score_of
 from clipsec_clip_inspector._inversion import invert
+from clipsec_clip_inspector._options import SearchOptions
 from clipsec_clip_inspector._repair_options import RepairOptions
 
 SEARCH_BATCH, SEARCH_STEPS, SEARCH_RATE = 32, 32, 0.1
 """A search of a round is as long as the paper's inversion: one pass over 1,000 pictures."""
-DEFAULT_RADIUS = 8 / 255
 PATIENCE = 0.01
 """Accuracy on the validation pictures that an epoch may lose and still be the best."""
 
@@ -131,7 +131,9 @@ def delta_of(trigger: Trigger) -> Tensor:
 
 def radius(trigger: Trigger) -> float:
     """Largest change of an additive trigger; for other kinds, which have none, CLIP-Inspector's default."""
-    return float(delta_of(trigger).abs().max()) if trigger.stamp.kind == "additive" else DEFAULT_RADIUS
+    return (
+        float(delta_of(trigger).abs().max()) if trigger.stamp.kind == "additive" else SearchOptions().epsilon
+    )
 
 
 def noise_like(delta: Tensor, generator: torch.Generator) -> Tensor:
