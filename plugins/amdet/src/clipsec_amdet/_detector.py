@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from clipsec.errors import NotApplicableError
 from clipsec.models import same_text_tower
 from clipsec.protocols import Context, Need
 from clipsec.scheduler import Gather, Problem
 from clipsec_amdet._decode import decode
 from clipsec_amdet._options import Options
-from clipsec_amdet._plan import check_reference, make_plan
+from clipsec_amdet._plan import clean_reference, make_plan
 from clipsec_amdet._search import Found, run_start
 from clipsec_amdet._verdict import NO_REFERENCE, make_verdict, same_verdict
 
@@ -52,13 +51,8 @@ class Amdet:
         Raises `NotApplicableError` without a reference of the suspect's architecture, which the method needs
         although it is not among `needs`: so that the verdict can say what is lost.
         """
-        if context.reference is None:
-            raise NotApplicableError(
-                NO_REFERENCE,
-                remedy="Name the clean model that the suspect was made from with --reference.",
-            )
-        check_reference(context.suspect.base, context.reference.base)
-        if same_text_tower(context.suspect.base, context.reference.base):
+        reference = clean_reference(context, NO_REFERENCE)
+        if same_text_tower(context.suspect.base, reference.base):
             return same_verdict()
         plan = make_plan(context)
         tell = _Progress(context, plan.options.starts, plan.options.steps)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipsec.data import coco_captions
 from clipsec.errors import NotApplicableError
-from clipsec.models import ClipModel, embed_ids, end_positions, is_causal, pad_with_end
+from clipsec.models import ClipModel, Suspect, embed_ids, end_positions, is_causal, pad_with_end
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
 from clipsec_amdet._calibration import Thresholds, family_of, thresholds_of, with_set
@@ -119,6 +119,17 @@ def check_reference(suspect: ClipModel, reference: ClipModel) -> None:
             "suspect's {} of {} tokens and width {}".format(*shapes[1], *shapes[0]),
             remedy="Name the clean model that the suspect was made from with --reference.",
         )
+
+
+def clean_reference(context: Context, lost: str) -> Suspect:
+    """The reference of an audit. Raises `NotApplicableError` without one, saying what is `lost` for lack of
+    it, or when it is of another architecture than the suspect."""
+    if context.reference is None:
+        raise NotApplicableError(
+            lost, remedy="Name the clean model that the suspect was made from with --reference."
+        )
+    check_reference(context.suspect.base, context.reference.base)
+    return context.reference
 
 
 def make_prompts(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from clipsec.errors import NotApplicableError
 from clipsec.models import same_text_tower
 from clipsec.protocols import Context, Need
 from clipsec.scheduler import Problem
-from clipsec_amdet._plan import check_reference
+from clipsec_amdet._plan import clean_reference
 from clipsec_amdet._verdict import same_verdict
 from clipsec_amdet.token_scan._options import Options
 from clipsec_amdet.token_scan._plan import make_plan
@@ -50,13 +49,8 @@ class TokenScan:
         Raises `NotApplicableError` without a reference of the suspect's architecture, which the method needs
         although it is not among `needs`: so that the verdict can say what is lost.
         """
-        if context.reference is None:
-            raise NotApplicableError(
-                NO_REFERENCE,
-                remedy="Name the clean model that the suspect was made from with --reference.",
-            )
-        check_reference(context.suspect.base, context.reference.base)
-        if same_text_tower(context.suspect.base, context.reference.base):
+        reference = clean_reference(context, NO_REFERENCE)
+        if same_text_tower(context.suspect.base, reference.base):
             return same_verdict()
         plan = make_plan(context)
         found = yield from search(plan, context.progress)
