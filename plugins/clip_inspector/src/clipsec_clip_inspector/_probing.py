@@ -191,12 +191,12 @@ class Probing:
         """Each half of the pictures under the probe that the other one chose."""
         parts = []
         for half, probe in zip(self._halves, reversed(pair), strict=True):
-            parts.append((yield from self._predict(probe, search=False))[half])
+            parts.append((yield from self._predict(probe, search=False, part=half)))
         stamped = Answers(*(torch.cat(side, dim=-1) for side in zip(*map(attrs.astuple, parts), strict=True)))
         return decide_class(index, [probe.name for probe in pair], screened, stamped, self._clean)
 
-    def _predict(self, probe: Probe, *, search: bool) -> Problem:
-        """The `Answers` to the stamped pictures."""
+    def _predict(self, probe: Probe, *, search: bool, part: slice = slice(None)) -> Problem:
+        """The `Answers` to the stamped pictures, or to part of them."""
         predicted, features = [], {}
         for side in (self._plan.suspect, self._null):
             tower, head = (side.search_tower, side.search_head) if search else (side.tower, side.head)
@@ -204,8 +204,8 @@ class Probing:
                 features[tower.key] = yield from stamped_features(
                     self._shared, tower, probe, self._plan, self._rows
                 )
-            predicted.append((yield Encode(head, features[tower.key])).argmax(dim=1))
-        honest = (yield Encode(self._honest, features[tower.key], cache=False)).argmax(dim=2)
+            predicted.append((yield Encode(head, features[tower.key][part])).argmax(dim=1))
+        honest = (yield Encode(self._honest, features[tower.key][part], cache=False)).argmax(dim=2)
         return Answers(predicted[0], torch.cat([predicted[1][None], honest.t()]))
 
 
