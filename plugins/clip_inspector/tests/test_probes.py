@@ -141,5 +141,8 @@ def test_what_was_stamped_once_serves_the_next_audit(toy_clips, toy_pool: ImageP
     best = max(first.evidence, key=lambda each: each.measures["score"])
     assert best.index == toy_clips["prompt"].trigger.target_index
     assert second.outcome is Outcome.FINDING
+    # A finding also leaves a trigger of one class that it does not flag, for the repair's control.
+    left = [each for each in second.evidence if any(a.kind == "trigger" for a in each.artifacts)]
+    assert [each.flagged for each in left].count(False) == 1
     # The rest are rows of the two heads.
     assert first.cost.forward_rows - second.cost.forward_rows >= len(probes(32)) * len(toy_pool)

@@ -1,4 +1,4 @@
-"""A copy of a CLIP that may be trained, and written as a delivery."""
+"""A copy of a CLIP, or of a text tower alone, that may be trained, and written as a delivery."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clipsec.errors import NotApplicableError, StoreError, UnsupportedModelError
 from clipsec.models import _image_tower, _open_clip, _text_tower, _transformers
 from clipsec.models._prepare_cnn import Normalise
+from clipsec.models._text_weights import read_text_weights
 from clipsec.models._tokenizers import ClipTokenizer, DeliveredTokenizer
 from clipsec.models._types import ClipModel, ImageSpec, TextPart
 from clipsec.store import atomic_write
@@ -30,7 +31,7 @@ _CHUNK = 16
 
 @attrs.frozen(eq=False)
 class TrainableClip:
-    """Both towers of a model as their library built them, copied, with gradients for their weights.
+    """The towers of a model as their library built them, copied, with gradients for their weights.
 
     They stay in eval mode: running statistics of batch norms do not move, and nothing is dropped. All weights
     are frozen at first; call `requires_grad_` on those to train. The logit scale is not among them.
@@ -40,14 +41,21 @@ class TrainableClip:
     """Its modules are copies; its digests are still those of the original."""
 
     @classmethod
-    def copy_of(cls, clip: ClipModel) -> TrainableClip:
-        """Copy a model. Raises `NotApplicableError` when it has no two towers in one space."""
+    def copy_of(cls, clip: ClipModel, *, pairs: bool = True) -> TrainableClip:
+        """Copy a model. Raises `NotApplicableError` when it has no two towers in one space; with `pairs` off
+        only when it has no text tower."""
         visual, text = clip.visual, clip.text
-        if visual is None or text is None or visual.embed_dim != text.embed_dim:
+        if not pairs:
+            text = _text_tower.text_part(clip)
+            if visual is None:
+                return cls(attrs.evolve(clip, text=attrs.evolve(text, module=copy.deepcopy(text.module))))
+        elif visual is None or text is None or visual.embed_dim != text.embed_dim:
             raise NotApplicableError(
                 f"{clip.name} has no image tower in the space of its texts",
                 remedy="Take a model with both towers.",
             )
+        assert visual is not None
+        assert text is not None
         # Copied together, since the two halves may be one module.
         modules = copy.deepcopy((visual.module, text.module))
         return cls(
@@ -89,6 +97,39 @@ class TrainableClip:
         """Texts -> features `[n, E]`, not normalised, with a graph."""
         part = _text_tower.text_part(self.clip)
         return _text_tower.stock_features(part.module, part.tokenizer(texts))
+
+    def encode_tokens(
+        self, ids: Tensor, *, vectors: Tensor | None = None, at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids `[n, context]` -> hidden states after the final norm `[n, context, width]` and features
+        `[n, E]`, not normalised, with a graph.
+
+        With `vectors [m, width]` those enter the first block in place of what is at the `m` positions that
+        `at [n, context]` says, as AMDET inserts them: without a position. Raises `UnsupportedModelError` for
+        a tower whose final norm or embeddings cannot be told.
+        """
+        module = _text_tower.text_part(self.clip).module
+        hidden: list[Tensor] = []
+        hooks = [
+            _named(module, "final_layer_norm", "ln_final").register_forward_hook(
+                lambda _, given, found: hidden.append(found)
+            )
+        ]
+        if vectors is not None and at is not None:
+            positions = read_text_weights(module).positional_embedding.detach()
+            # The tower adds a position to whatever the table gives.
+            put = vectors - positions[at.nonzero()[:, 1]]
+            hooks.append(
+                _named(module, "token_embedding").register_forward_hook(
+                    lambda _, given, found: found.masked_scatter(at[..., None], put.to(found))
+                )
+            )
+        try:
+            features = _text_tower.stock_features(module, ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return hidden[-1], features
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor) -> Tensor:
@@ -132,6 +173,21 @@ class TrainableClip:
         return folder
 
 
+def _named(module: nn.Module, *names: str) -> nn.Module:
+    """The only part of the text tower with one of these names."""
+    found = [
+        part
+        for path, part in module.named_modules()
+        if path.rpartition(".")[2] in names and not path.startswith(_VISUAL)
+    ]
+    if len(found) != 1:
+        raise UnsupportedModelError(
+            f"the text tower has {len(found)} parts named {' or '.join(names)}, not one",
+            remedy="Use a CLIP or SigLIP text tower of open_clip or transformers.",
+        )
+    return found[0]
+
+
 def _open_clip_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], dict[str, Any]]:
     clip, spec = trainable.clip, trainable.spec
     if not clip.config:
@@ -160,8 +216,11 @@ def _apart(text: TextPart) -> bool:
 
 def _transformers_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], dict[str, Any]]:
     module: Any = _text_tower.text_part(trainable.clip).module
-    spec = trainable.spec
     config = {**module.config.to_dict(), "architectures": [type(module).__name__]}
+    described = {_transformers.CONFIG_NAME: config}
+    if trainable.clip.visual is None:
+        return module.state_dict(), described
+    spec = trainable.spec
     size = {"height": spec.size, "width": spec.size}
     processor = {
         "image_mean": list(spec.mean),
@@ -170,4 +229,4 @@ def _transformers_files(trainable: TrainableClip) -> tuple[dict[str, Tensor], di
         "size": size if spec.resize_mode == "squash" else {"shortest_edge": spec.size},
         "crop_size": size,
     }
-    return module.state_dict(), {_transformers.CONFIG_NAME: config, "preprocessor_config.json": processor}
+    return module.state_dict(), {**described, "preprocessor_config.json": processor}

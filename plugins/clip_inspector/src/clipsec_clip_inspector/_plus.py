@@ -9,6 +9,7 @@ from clipsec.errors import NotApplicableError
 from clipsec.protocols import Context, Need
 from clipsec.results import Artifact
 from clipsec.scheduler import Problem
+from clipsec_clip_inspector._decision import Decision
 from clipsec_clip_inspector._detector import clean_predictions, search_classes
 from clipsec_clip_inspector._evidence import save_probes
 from clipsec_clip_inspector._plan import make_plan
@@ -66,12 +67,20 @@ class ClipInspectorPlus:
             )
         decision = decide_plus(probed, searched, threshold=options.threshold)
         by_name = {probe.name: probe for probe in library}
-        for result in (probed[place] for place in decision.flagged):
+        for result in (probed[place] for place in _leaving_triggers(decision, probed)):
             answering = [by_name[name] for name in result.answering]
             if answering:
                 found = save_probes(context, plan, result.index, answering)
                 artifacts[result.index] = (*found, *artifacts.get(result.index, ()))
         return make_plus_verdict(plan, decision, probed, searched, artifacts)
+
+
+def _leaving_triggers(decision: Decision, probed: Sequence[ProbeResult]) -> list[int]:
+    """Places of the flagged classes and, beside one, of the next: a repair's control needs the trigger of a
+    wrong class."""
+    others = [place for place, probe in enumerate(probed) if probe.n and place not in decision.flagged]
+    others.sort(key=lambda place: -decision.scores[place])
+    return [*sorted(decision.flagged), *others[:1]] if decision.flagged else []
 
 
 class _Progress:

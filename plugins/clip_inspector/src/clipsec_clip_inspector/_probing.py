@@ -25,7 +25,7 @@ PICTURES = 256
 FINALISTS = 4
 """Classes that are always decided, however little stands out."""
 SAVED = 8
-"""Most probes that a flagged class leaves as triggers."""
+"""Most probes that a class leaves as triggers."""
 WORTH = 0.2
 """Excess in the screening from which on a class is decided in any case; half of what is flagged."""
 ROWS = 128
@@ -50,7 +50,8 @@ class ProbeResult:
     p_value: float = 1.0
     """One-sided exact McNemar test of the suspect against the base."""
     answering: tuple[str, ...] = ()
-    """Probes whose excess in the screening was above `WORTH`, the strongest first, `SAVED` at most."""
+    """Of a decided class, the probe with the highest excess in the screening, then those others whose excess
+    was above `WORTH`; `SAVED` at most."""
 
     @property
     def excess(self) -> float:
@@ -169,7 +170,11 @@ class Probing:
 
     def _answering(self, excess: Tensor) -> tuple[str, ...]:
         order = excess.argsort(descending=True)[:SAVED].tolist()
-        return tuple(self._probes[which].name for which in order if float(excess[which]) > WORTH)
+        return tuple(
+            self._probes[which].name
+            for rank, which in enumerate(order)
+            if rank == 0 or float(excess[which]) > WORTH
+        )
 
     def _screen(self) -> Problem:
         """Answers to every probe, `[probes, n]` and `[probes, prompts, n]`."""

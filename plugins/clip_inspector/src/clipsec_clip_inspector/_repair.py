@@ -102,8 +102,6 @@ def triggers_for(context: Context) -> tuple[Trigger, ...]:
     if control == "clean":
         return ()
     found = found_triggers(context.finding, context.finding_folder, flagged=control != "wrong")
-    if control != "right":
-        found = tuple(each for each in found if each.stamp.kind == "additive")
     if control == "wrong":
         flagged = {row.index for row in context.finding.evidence if row.flagged}
         found = tuple(each for each in found if each.target_index not in flagged)[-1:]
@@ -111,11 +109,13 @@ def triggers_for(context: Context) -> tuple[Trigger, ...]:
         whose = "of a class that it does not flag" if control == "wrong" else "of its target"
         raise NotApplicableError(
             f"the finding holds no trigger {whose} that this control can use",
-            remedy="Audit with clip-inspector; for this control with -o clip-inspector.schedule=full.",
+            remedy="Audit with clip-inspector-plus, or with -o clip-inspector.schedule=full.",
         )
     if control == "noise":
         generator = context.generator("noise")
-        found = tuple(aimed(noise_like(delta_of(each), generator), each) for each in found)
+        visual = context.suspect.base.visual
+        assert visual is not None
+        found = tuple(aimed(noise(visual.spec.size, radius(each), generator), each) for each in found)
     return found
 
 
@@ -136,10 +136,9 @@ def radius(trigger: Trigger) -> float:
     )
 
 
-def noise_like(delta: Tensor, generator: torch.Generator) -> Tensor:
-    """Random signs times the largest change of `delta`: noise of the same l-infinity norm, in its shape."""
-    signs = torch.randint(0, 2, delta.shape, generator=generator) * 2 - 1
-    return signs.to(delta) * delta.abs().max()
+def noise(size: int, bound: float, generator: torch.Generator) -> Tensor:
+    """Random signs times `bound`, `[3, size, size]`: noise of this l-infinity norm."""
+    return bound * (2.0 * torch.randint(0, 2, (3, size, size), generator=generator) - 1.0)
 
 
 def features_of(context: Context, labelled: LabelledSet, triggers: Sequence[Trigger]) -> Problem:

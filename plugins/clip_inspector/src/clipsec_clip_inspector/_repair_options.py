@@ -14,8 +14,8 @@ class RepairOptions:
 
     control: str = attrs.field(default="right", validator=validators.in_(CONTROLS))
     """What is stamped on the pictures. `right`: the trigger of the finding. The others are the paper's
-    controls: `wrong` the trigger of the least suspicious class, `noise` random noise of the same l-infinity
-    norm, `clean` nothing."""
+    controls: `wrong` the trigger of a class that is not flagged, `noise` random noise of the same l-infinity
+    norm (of 8/255 for a trigger that is not additive), `clean` nothing."""
     rounds: int = attrs.field(default=2, validator=validators.ge(0))
     """Times that a trigger is searched again on what has been repaired so far, and added. Paper: 0."""
     epsilon: float | None = attrs.field(
