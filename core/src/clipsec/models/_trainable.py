@@ -41,30 +41,21 @@ class TrainableClip:
     """Its modules are copies; its digests are still those of the original."""
 
     @classmethod
-    def copy_of(cls, clip: ClipModel, *, pairs: bool = True) -> TrainableClip:
-        """Copy a model. Raises `NotApplicableError` when it has no two towers in one space; with `pairs` off
+    def copy_of(cls, clip: ClipModel, *, both: bool = True) -> TrainableClip:
+        """Copy a model. Raises `NotApplicableError` when it has no two towers in one space; without `both`
         only when it has no text tower."""
         visual, text = clip.visual, clip.text
-        if not pairs:
-            text = _text_tower.text_part(clip)
-            if visual is None:
-                return cls(attrs.evolve(clip, text=attrs.evolve(text, module=copy.deepcopy(text.module))))
-        elif visual is None or text is None or visual.embed_dim != text.embed_dim:
+        if both and (visual is None or text is None or visual.embed_dim != text.embed_dim):
             raise NotApplicableError(
                 f"{clip.name} has no image tower in the space of its texts",
                 remedy="Take a model with both towers.",
             )
-        assert visual is not None
-        assert text is not None
+        text = _text_tower.text_part(clip)
         # Copied together, since the two halves may be one module.
-        modules = copy.deepcopy((visual.module, text.module))
-        return cls(
-            attrs.evolve(
-                clip,
-                visual=attrs.evolve(visual, module=modules[0]),
-                text=attrs.evolve(text, module=modules[1]),
-            )
-        )
+        modules = copy.deepcopy((None if visual is None else visual.module, text.module))
+        if visual is not None and modules[0] is not None:
+            visual = attrs.evolve(visual, module=modules[0])
+        return cls(attrs.evolve(clip, visual=visual, text=attrs.evolve(text, module=modules[1])))
 
     @property
     def spec(self) -> ImageSpec:

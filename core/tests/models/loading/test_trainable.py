@@ -9,10 +9,24 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTextModelWithProjection
 
 from clipsec.errors import NotApplicableError, UnsupportedModelError
-from clipsec.models import ClipModel, TrainableClip, clip_from_open_clip, encode_texts, load_suspect
+from clipsec.models import (
+    ClipModel,
+    TrainableClip,
+    clip_from_open_clip,
+    clip_from_transformers,
+    embed_ids,
+    encode_texts,
+    end_positions,
+    insert_tokens,
+    load_suspect,
+    pool_hidden_states,
+    prepare_embedding_tower,
+)
 
 TEXTS = ["a photo of a cat.", "two dogs"]
 
@@ -81,6 +95,66 @@ def test_trained_weights_are_written_and_the_original_is_untouched(loaded: ClipM
     assert torch.equal(encode_texts(loaded, TEXTS), before)
     assert not torch.allclose(copied.image_features(pixels), seen)
     assert again.base.logit_scale == pytest.approx(loaded.logit_scale)
+
+
+def test_tokens_give_what_texts_give(loaded: ClipModel) -> None:
+    """Features are those of the texts, and hidden states lead to them."""
+    copied = TrainableClip.copy_of(loaded)
+    assert loaded.text is not None
+    ids = loaded.text.tokenizer(TEXTS)
+    hidden, features = copied.encode_tokens(ids)
+    torch.testing.assert_close(features, encode_texts(loaded, TEXTS), atol=1e-4, rtol=1e-4)
+    read = pool_hidden_states(loaded, hidden, end_positions(loaded, ids))
+    torch.testing.assert_close(read, features, atol=1e-4, rtol=1e-4)
+
+
+def test_vectors_stand_where_they_are_put(loaded: ClipModel) -> None:
+    """As in the prepared tower that runs from embeddings: the vector itself, without a position."""
+    copied = TrainableClip.copy_of(loaded)
+    assert loaded.text is not None
+    ids, origin = insert_tokens(
+        loaded.text.tokenizer(TEXTS), torch.tensor([7, 7]), torch.tensor([1, 2], dtype=torch.int64)
+    )
+    put = torch.randn(4, loaded.text.width, generator=torch.Generator().manual_seed(0))
+    hidden, _ = copied.encode_tokens(ids, vectors=put, at=origin < 0)
+    rows = embed_ids(loaded, ids)
+    rows[origin < 0] = put
+    expected = prepare_embedding_tower(loaded, torch.float32, "cpu").fn(rows)
+    torch.testing.assert_close(hidden, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(hidden, copied.encode_tokens(ids)[0], atol=1e-3), "and nothing stays behind"
+
+
+@pytest.mark.parametrize("kind", [CLIPTextModel, CLIPTextModelWithProjection])
+def test_a_text_tower_alone_is_copied_and_written(kind: Any, tmp_path: Path) -> None:
+    """As image generators carry it; asked for both towers, it is refused."""
+    config = CLIPConfig(
+        text_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+                     "num_attention_heads": 2, "max_position_embeddings": 24, "vocab_size": 49408},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    clip = clip_from_transformers(kind(config.text_config), name="half")
+    copied = TrainableClip.copy_of(clip, both=False)
+    with torch.no_grad():
+        for weight in copied.text_parameters().values():
+            weight.mul_(0.98)
+    again = load_suspect(str(copied.save(tmp_path / "half"))).base
+    torch.testing.assert_close(encode_texts(again, TEXTS), copied.encode_texts(TEXTS), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(encode_texts(again, TEXTS), encode_texts(clip, TEXTS), atol=1e-3)
+    with pytest.raises(NotApplicableError, match="no image tower"):
+        TrainableClip.copy_of(clip)
+
+
+@given(st.integers(1, 4), st.integers(0, 8), st.integers(0, 99))
+def test_inserted_tokens_move_the_rest(k: int, at: int, seed: int) -> None:
+    """What was there stays in order around them, as far as the row reaches."""
+    ids = torch.randint(10, 99, (1, 9), generator=torch.Generator().manual_seed(seed))
+    put = torch.arange(k)
+    found, origin = insert_tokens(ids, put, torch.tensor([at]))
+    row = ids[0].tolist()
+    assert found[0].tolist() == [*row[:at], *put.tolist(), *row[at:]][:9]
+    assert [row[place] if place >= 0 else None for place in origin[0].tolist()] == (
+        [*row[:at], *[None] * k, *row[at:]][:9]
+    )
 
 
 def test_a_delivered_tokenizer_comes_along(
