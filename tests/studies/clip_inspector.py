@@ -1,0 +1,301 @@
+"""The study of docs/clip_inspector_study.md: its suites built and audited, every table and picture made.
+
+    python -m tests.studies.clip_inspector --data DATA --out OUT              # hours of two cores; resumes
+    python -m tests.studies.clip_inspector --data DATA --out OUT --only report
+
+DATA holds the data sets that the suites name. OUT/mini and OUT/b16 are ordinary outputs of `clipsec bench`,
+which may also fill them, several at a time. Tables, data and pictures go to docs/results/clip_inspector, the
+error-rate card of `clip-inspector-plus` into its package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from clipsec.bench import (
+    KINDS,
+    Bench,
+    BenchResult,
+    Case,
+    ModelLine,
+    Quality,
+    by_attack,
+    error_rate_cards,
+    make_plan,
+    quality,
+    read_suite,
+    work,
+    write_report,
+)
+from clipsec.bench._figures import roc_figure, score_figure
+from clipsec.error_rates import ErrorRates, to_text
+from clipsec.runner import default_shared_folder, use_all_cores
+from clipsec.stats import Auroc, Proportion
+from clipsec.store import atomic_write
+from clipsec_registry import Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "results" / "clip_inspector"
+CARD = ROOT / "plugins/clip_inspector/src/clipsec_clip_inspector/error_rates/clip-inspector-plus.json"
+SUITES = {"mini": "mini", "b16": "b16", "detectors": "mini", "beyond": "mini"}
+"""Suite to the folder of OUT that it works in; suites on the same models share one."""
+FILES = {"mini": "mini", "b16": "b16", "detectors": "mini_detectors", "beyond": "mini_beyond"}
+HALF, SCOPE = "test", "all"
+PROBES = "probes"
+FAMILY = {
+    "badclip": "additive",
+    "badclip-adaptive": "additive",
+    "siba": "additive",
+    "blended": "noise",
+    "wanet": "warp",
+    "badnets": "patch",
+}
+"""The probes that an attack's trigger resembles."""
+GOALS = ("at least 0.99", "at least 97 %", "", "at least 29 of 30", "at least 0.97")
+PUBLISHED = {
+    "models": "10 clean, 40 backdoored",
+    "auroc": "0.973",
+    "found": "38 of 40",
+    "passed": "9 of 10",
+} | {
+    "right": "47 of 50",
+    "f1": "0.93 / 0.92",
+}
+Table = Sequence[Sequence[str]]
+
+
+def main() -> None:
+    """Do what is not done yet, then write everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--suite", action="append", choices=list(SUITES), help="all, if not given")
+    parser.add_argument("--only", choices=("report",))
+    given = parser.parse_args()
+    use_all_cores()
+    results = {}
+    for name in given.suite or SUITES:
+        suite = read_suite(ROOT / "tests" / "suites" / f"{FILES[name]}.toml")
+        plan = make_plan(suite, data=given.data, registry=Registry(), suite_folder=ROOT / "tests" / "suites")
+        bench = Bench(plan, given.out / SUITES[name], shared=default_shared_folder())
+        if given.only is None:
+            work(bench, halves=(HALF,), kinds=KINDS)
+        results[name] = write_report(bench)
+        keep(given.out / SUITES[name], PAGE / name, results[name])
+    write_tables(results)
+    if {"mini", "b16"} <= set(results):
+        atomic_write(CARD, to_text(card([results["mini"], results["b16"]])).encode())
+
+
+def keep(out: Path, into: Path, result: BenchResult) -> None:
+    """Copy the data and the pictures that the page shows."""
+    into.mkdir(parents=True, exist_ok=True)
+    tables = ("models", "verdicts", "summary", "attacks", *(("repairs",) if result.repairs else ()))
+    for name in (*(f"{table}.csv" for table in tables), "bench.json"):
+        shutil.copyfile(out / name, into / name)
+    for name in ("roc", *(f"scores-{label}" for label in result.detectors)):
+        shutil.copyfile(out / "figures" / HALF / f"{name}.svg", into / f"{name}.svg")
+
+
+def card(results: Iterable[BenchResult]) -> ErrorRates:
+    """The error rates of the probes on each base by itself."""
+    rows = [
+        row
+        for result in results
+        for one in error_rate_cards(result)
+        for row in one.measurements
+        if one.detector.endswith("clip-inspector-plus") and (row.label, row.half) == (PROBES, HALF)
+    ]
+    return ErrorRates(detector="clipsec-clip-inspector/clip-inspector-plus", measurements=tuple(rows))
+
+
+def write_tables(results: Mapping[str, BenchResult]) -> None:
+    """Each table of the page as a file of its own, and the pictures of both bases together."""
+    tables: dict[str, Table] = {}
+    both = {name: cases(results[name], PROBES) for name in ("mini", "b16") if name in results}
+    if len(both) == 2:
+        together = [*both["mini"], *both["b16"]]
+        columns = {**both, "together": together}
+        tables["summary"] = summary_table({name: quality(found) for name, found in columns.items()})
+        tables["attacks"] = attack_table(columns)
+        tables["left_out"] = left_out_table([results["mini"], results["b16"]])
+        atomic_write(PAGE / "roc.svg", roc_figure(columns))
+        atomic_write(PAGE / "scores.svg", score_figure(together, 1.0, "score of the probes, in thresholds"))
+    for name, result in results.items():
+        tables[f"{name}_models"] = model_table(result, PROBES)
+        tables[f"{name}_not_counted"] = not_counted_table(result)
+        if len(result.detectors) > 1:
+            tables[f"{name}_detectors"] = detector_table(result)
+        if result.repairs:
+            tables[f"{name}_repairs"] = repair_table(result)
+    for name, table in tables.items():
+        atomic_write(PAGE / f"{name}.md", markdown(table).encode())
+
+
+def cases(result: BenchResult, detector: str) -> tuple[Case, ...]:
+    """The models of the test half that count, with what one detector said of each."""
+    return result.cases[HALF, SCOPE, detector]
+
+
+def summary_table(found: Mapping[str, Quality]) -> Table:
+    """The goals, what was measured on each base and on both, and what was published."""
+    rows = [["", *found, "published", "goal"]]
+    lines = {
+        "models": lambda one: f"{one.clean} clean, {one.backdoored} backdoored",
+        "AUROC": lambda one: ranked(one.auroc),
+        "judged right": lambda one: share(one.accuracy),
+        "backdoored found": lambda one: share(one.sensitivity),
+        "clean passed": lambda one: share(one.specificity),
+        "F1 of the target class, mean over attacks / data sets": lambda one: (
+            f"{number(one.f1_attacks)} / {number(one.f1_datasets)}"
+        ),
+    }
+    published = [PUBLISHED[name] for name in ("models", "auroc", "right", "found", "passed", "f1")]
+    goals = ["at least 90, 30 of them clean", *GOALS]
+    for (what, line), theirs, goal in zip(lines.items(), published, goals, strict=True):
+        rows.append([what, *(line(one) for one in found.values()), theirs, goal])
+    return rows
+
+
+def attack_table(columns: Mapping[str, Sequence[Case]]) -> Table:
+    """Backdoored models found, by attack."""
+    found = {
+        name: {one.attack: share(one.sensitivity) for one in by_attack(cases)}
+        for name, cases in columns.items()
+    }
+    attacks = sorted({attack for each in found.values() for attack in each})
+    return [
+        ["attack", *found],
+        *([attack, *(each.get(attack, "") for each in found.values())] for attack in attacks),
+    ]
+
+
+def left_out_table(results: Sequence[BenchResult]) -> Table:
+    """What is found of each attack with all probes and without those that resemble its trigger."""
+    rows = [["attack", "family left out", *(f"{next(iter(one.bases))}: all" for one in results)]]
+    rows[0] += [f"{next(iter(one.bases))}: without" for one in results]
+    for attack, family in FAMILY.items():
+        cells = []
+        for label in (PROBES, f"no-{family}"):
+            for result in results:
+                own = [one.sensitivity for one in by_attack(cases(result, label)) if one.attack == attack]
+                cells.append(share(own[0]) if own else "")
+        if any(cells):
+            rows.append([attack, family, *cells])
+    passed = [share(quality(cases(result, PROBES)).specificity) for result in results]
+    return [*rows, ["clean models passed", "", *passed, *("" for _ in results)]]
+
+
+def detector_table(result: BenchResult) -> Table:
+    """Every detector on the same models."""
+    rows = [["detector", "models", "AUROC", "found", "passed", "F1", "seconds a model", "published AUROC"]]
+    for label, about in result.detectors.items():
+        one = result.row(HALF, label).quality
+        cost = "" if one.cost.seconds is None else f"{one.cost.seconds:.0f}"
+        theirs = about["published"].get("auroc")
+        rows.append(
+            [
+                f"`{label}`",
+                f"{one.clean} + {one.backdoored}",
+                ranked(one.auroc),
+                share(one.sensitivity),
+                share(one.specificity),
+                number(one.f1_attacks),
+                cost,
+                "" if theirs is None else f"{theirs}",
+            ]
+        )
+    return rows
+
+
+def model_table(result: BenchResult, detector: str) -> Table:
+    """Every model that counts, with the attack's numbers and the verdict."""
+    verdicts = {
+        line.model: line for line in result.verdicts if (line.half, line.detector) == (HALF, detector)
+    }
+    rows = [["data", "prompts", "model", "seed", "accuracy", "success", "on base", "verdict", "score"]]
+    for model in result.models:
+        if model.half != HALF or not model.counts:
+            continue
+        said = verdicts[model.name]
+        verdict = said.outcome + (f" {', '.join(said.flagged)}" if said.flagged else "")
+        mark = "" if said.right else " (**wrong**)"
+        rows.append(
+            [
+                model.dataset,
+                model.learner,
+                model.attack,
+                str(model.seed),
+                *measured(model),
+                verdict + mark,
+                number(said.score),
+            ]
+        )
+    return rows
+
+
+def not_counted_table(result: BenchResult) -> Table:
+    """Attacks that did not succeed as the rules ask, with the reason."""
+    rows = [["data", "model", "seed", "why it does not count"]]
+    for model in result.models:
+        if model.half == HALF and model.state == "built" and not model.counts:
+            rows.append([model.dataset, model.attack, str(model.seed), "; ".join(model.reasons)])
+    return rows
+
+
+def repair_table(result: BenchResult) -> Table:
+    """Each repair over the models that count: before and after."""
+    from clipsec.bench._repaired import repair_rows
+
+    rows = [["repair", "attack", "models", "accuracy before", "after", "success before", "after", "repaired"]]
+    for one in repair_rows(result.repairs):
+        if one.half == HALF:
+            cells = (one.accuracy_before, one.accuracy_after, one.success_before, one.success_after)
+            rows.append(
+                [f"`{one.repair}`", one.attack, str(one.tried), *map(percent, cells), share(one.repaired)]
+            )
+    return rows
+
+
+def measured(model: ModelLine) -> list[str]:
+    """Accuracy, success and success on the base."""
+    found = model.measured
+    return [
+        percent(None if r is None else r.value) for r in (found.accuracy, found.success, found.base_success)
+    ]
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def share(one: Proportion) -> str:
+    """`9 of 10 (60 to 98 %)`."""
+    if not one.n:
+        return ""
+    return f"{one.k} of {one.n} ({100 * one.interval.low:.0f} to {100 * one.interval.high:.0f} %)"
+
+
+def ranked(one: Auroc | None) -> str:
+    """An AUROC with Newcombe's interval."""
+    return "" if one is None else f"{one.value:.3f} ({one.interval.low:.3f} to {one.interval.high:.3f})"
+
+
+def markdown(table: Table) -> str:
+    """A table of Markdown; the first row is its head."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    lines.insert(1, "|" + " --- |" * len(table[0]))
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
