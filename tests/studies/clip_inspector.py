@@ -5,12 +5,14 @@
 
 DATA holds the data sets that the suites name. OUT/mini and OUT/b16 are ordinary outputs of `clipsec bench`,
 which may also fill them, several at a time. Tables, data and pictures go to docs/results/clip_inspector, the
-error-rate card of `clip-inspector-plus` into its package.
+error-rate card of `clip-inspector-plus` into its package; each table of the page goes between the two
+comments with its name.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +40,8 @@ from clipsec.store import atomic_write
 from clipsec_registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "results" / "clip_inspector"
+PAGE = ROOT / "docs" / "clip_inspector_study.md"
+DATA = ROOT / "docs" / "results" / "clip_inspector"
 CARD = ROOT / "plugins/clip_inspector/src/clipsec_clip_inspector/error_rates/clip-inspector-plus.json"
 SUITES = {"mini": "mini", "b16": "b16", "detectors": "mini", "beyond": "mini"}
 """Suite to the folder of OUT that it works in; suites on the same models share one."""
@@ -86,7 +89,7 @@ def main() -> None:
         if given.only is None:
             work(bench, halves=(HALF,), kinds=KINDS)
         results[name] = write_report(bench)
-        keep(given.out / SUITES[name], PAGE / name, results[name])
+        keep(given.out / SUITES[name], DATA / name, results[name])
     write_tables(results)
     if {"mini", "b16"} <= set(results):
         atomic_write(CARD, to_text(card([results["mini"], results["b16"]])).encode())
@@ -115,7 +118,7 @@ def card(results: Iterable[BenchResult]) -> ErrorRates:
 
 
 def write_tables(results: Mapping[str, BenchResult]) -> None:
-    """Each table of the page as a file of its own, and the pictures of both bases together."""
+    """The tables of the page, and the pictures of both bases together."""
     tables: dict[str, Table] = {}
     both = {name: cases(results[name], PROBES) for name in ("mini", "b16") if name in results}
     if len(both) == 2:
@@ -124,8 +127,8 @@ def write_tables(results: Mapping[str, BenchResult]) -> None:
         tables["summary"] = summary_table({name: quality(found) for name, found in columns.items()})
         tables["attacks"] = attack_table(columns)
         tables["left_out"] = left_out_table([results["mini"], results["b16"]])
-        atomic_write(PAGE / "roc.svg", roc_figure(columns))
-        atomic_write(PAGE / "scores.svg", score_figure(together, 1.0, "score of the probes, in thresholds"))
+        atomic_write(DATA / "roc.svg", roc_figure(columns))
+        atomic_write(DATA / "scores.svg", score_figure(together, 1.0, "score of the probes, in thresholds"))
     for name, result in results.items():
         tables[f"{name}_models"] = model_table(result, PROBES)
         tables[f"{name}_not_counted"] = not_counted_table(result)
@@ -133,8 +136,16 @@ def write_tables(results: Mapping[str, BenchResult]) -> None:
             tables[f"{name}_detectors"] = detector_table(result)
         if result.repairs:
             tables[f"{name}_repairs"] = repair_table(result)
+    page = PAGE.read_text()
     for name, table in tables.items():
-        atomic_write(PAGE / f"{name}.md", markdown(table).encode())
+        page = fill(page, name, markdown(table))
+    atomic_write(PAGE, page.encode())
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """The page with this text between `<!-- NAME -->` and `<!-- /NAME -->`; unchanged without them."""
+    between = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return between.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page)
 
 
 def cases(result: BenchResult, detector: str) -> tuple[Case, ...]:
