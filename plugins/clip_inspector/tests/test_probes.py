@@ -23,6 +23,8 @@ from clipsec_clip_inspector._probing import (
     decide_class,
     excess_by_class,
     finalists,
+    joined,
+    unmoved,
 )
 from clipsec_clip_inspector._score import BaseResult, ClassResult
 
@@ -84,6 +86,29 @@ def test_the_highest_and_whoever_stands_out_are_decided(excess: list[float]) -> 
     assert len(chosen) >= min(FINALISTS, len(excess))
     assert {place for place, value in enumerate(excess) if value > WORTH} <= set(chosen)
     assert max(range(len(excess)), key=lambda place: excess[place]) in chosen
+
+
+@given(st.integers(2, 30), st.integers(0, 100))
+def test_answers_on_parts_of_the_pictures_come_together(n: int, seed: int) -> None:
+    """Two parts are the whole; one part with nothing moved elsewhere has no larger count of any class."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = Answers(
+        torch.randint(CLASSES, (n,), generator=generator), torch.randint(CLASSES, (3, n), generator=generator)
+    )
+    clean = Answers(
+        torch.randint(CLASSES, (n,), generator=generator), torch.randint(CLASSES, (1, n), generator=generator)
+    )
+    rows = torch.randperm(n, generator=generator)
+    first, rest = rows[: n // 2], rows[n // 2 :]
+    both = joined(whole[first], first, whole[rest], rest)
+    assert torch.equal(both.suspect, whole.suspect)
+    assert torch.equal(both.base, whole.base)
+    part = unmoved(clean, whole[first], first)
+    assert torch.equal(part.suspect[first], whole.suspect[first])
+    assert torch.equal(part.base[:, first], whole.base[:, first])
+    assert torch.equal(part.suspect[rest], clean.suspect[rest])
+    free = (clean.suspect != 0) & (clean.base[0] != 0)
+    assert not ((part.suspect == 0) & free)[rest].any()
 
 
 def probe_result(hits: int, base_hits: int, *, n: int = 200, p_value: float = 0.0) -> ProbeResult:
