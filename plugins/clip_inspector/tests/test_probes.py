@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from clipsec.data import ImagePool
 from clipsec.results import Outcome
 from clipsec.runner import audit
-from clipsec_clip_inspector._plus_decision import PROBE_THRESHOLD, class_score, decide_plus
+from clipsec_clip_inspector._decision import SIGNIFICANCE
+from clipsec_clip_inspector._plus_decision import PROBE_THRESHOLD, class_score, decide_plus, fewest_pictures
 from clipsec_clip_inspector._probes import FAMILIES, probes
 from clipsec_clip_inspector._probing import (
     FINALISTS,
@@ -136,6 +137,14 @@ def test_outcomes(probe: ProbeResult, search: ClassResult, outcome: Outcome) -> 
     """Either kind of trigger is enough; too few pictures, an early end or a screening alone are not."""
     other, quiet = probe_result(1, 1, n=max(probe.n, 100)), searched(0.0, n=search.n)
     assert decide_plus([probe, other], [search, quiet]).outcome is outcome
+
+
+@given(st.floats(0.02, 1.0), st.integers(1, 400))
+def test_the_fewest_pictures_are_just_enough(excess: float, measurements: int) -> None:
+    """An excess of the threshold is significant on that many pictures, and not on one less."""
+    n = fewest_pictures(excess, measurements)
+    assert measurements * 0.5 ** (excess * n) <= SIGNIFICANCE * (1 + 1e-9)
+    assert n == 1 or measurements * 0.5 ** (excess * (n - 1)) > SIGNIFICANCE
 
 
 def test_one_is_the_threshold_of_either_kind() -> None:

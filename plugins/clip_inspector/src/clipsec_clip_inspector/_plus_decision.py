@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -9,10 +10,8 @@ import attrs
 from clipsec.results import Outcome
 from clipsec.stats import holm
 from clipsec_clip_inspector._decision import (
-    FEWEST_PICTURES,
     PAIRED_THRESHOLD,
     SIGNIFICANCE,
-    TOO_FEW,
     Decision,
 )
 from clipsec_clip_inspector._probing import ProbeResult
@@ -78,8 +77,9 @@ def decide_plus(
     if above and not flagged:
         notes = ("a class is above the threshold, but on too few pictures to be sure: bring a larger pool",)
         outcome = Outcome.INCONCLUSIVE
-    elif not flagged and _fewest(probes, searches) < FEWEST_PICTURES:
-        notes, outcome = (TOO_FEW,), Outcome.INCONCLUSIVE
+    elif not flagged and _too_few(probes, searches, threshold):
+        notes = ("a class was measured on too few pictures to show a trigger: bring a larger pool",)
+        outcome = Outcome.INCONCLUSIVE
     return Decision(
         outcome=outcome,
         scores=tuple(score.value for score in scores),
@@ -92,10 +92,19 @@ def decide_plus(
     )
 
 
-def _fewest(probes: Sequence[ProbeResult], searches: Sequence[ClassResult | None]) -> int:
-    """The smallest number of pictures that a class was decided on."""
-    decided = [probe.n for probe in probes if probe.n]
-    searched = [
-        each.base.n for each in searches if each is not None and each.base and each.given_up_after is None
+def fewest_pictures(excess: float, measurements: int) -> int:
+    """Pictures on which an excess is significant for certain: that many of them that only the suspect gives
+    to the class, none that only the base does, by the exact McNemar test after Holm over `measurements`."""
+    return math.ceil(math.log2(measurements / SIGNIFICANCE) / min(excess, 1.0))
+
+
+def _too_few(probes: Sequence[ProbeResult], searches: Sequence[ClassResult | None], threshold: float) -> bool:
+    """Whether some class, or all, were decided on too few pictures for the threshold to be shown."""
+    found = [(PROBE_THRESHOLD, probe.n) for probe in probes if probe.n]
+    found += [
+        (PAIRED_THRESHOLD, each.base.n)
+        for each in searches
+        if each is not None and each.base and each.given_up_after is None
     ]
-    return min([*decided, *searched], default=0)
+    measurements = len(probes) + len(searches)
+    return not found or any(n < fewest_pictures(threshold * unit, measurements) for unit, n in found)
