@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clipsec.errors import StoreError
 from clipsec.results import (
     BeforeAfter,
+    Likeness,
     Rate,
     RepairOutcome,
     RepairResult,
@@ -97,6 +98,41 @@ def test_what_the_clean_base_gives_way_to_is_named() -> None:
     assert "on the clean base it reaches 28.0%" in sentence
 
 
+def alike(cosine: float) -> Likeness:
+    return Likeness(to_suspect=cosine, lowest=cosine, n=200)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "likeness", "expected"),
+    [
+        (None, alike(0.97), RepairOutcome.REPAIRED),
+        (STEADY, alike(0.97), RepairOutcome.REPAIRED),
+        (None, alike(0.94), RepairOutcome.NOT_REPAIRED),
+        (STEADY, alike(0.94), RepairOutcome.NOT_REPAIRED),
+        (change(90, 80), alike(0.99), RepairOutcome.NOT_REPAIRED),
+        (None, alike(float("nan")), RepairOutcome.NOT_REPAIRED),
+        (None, None, RepairOutcome.INCONCLUSIVE),
+    ],
+)
+def test_what_a_text_tower_keeps_counts(
+    accuracy: BeforeAfter | None, likeness: Likeness | None, expected: RepairOutcome
+) -> None:
+    """Accuracy and likeness must both be kept where they were measured, and one of them must have been."""
+    gone = attrs.evolve(trigger(95, 0, planted=True), name="prepend 'velvet'")
+    outcome, sentence = judge_repair(accuracy, [gone], likeness=likeness)
+    assert outcome is expected
+    assert ("0.94" in sentence) == (likeness == alike(0.94))
+
+
+def test_a_rate_without_a_clean_model_is_judged() -> None:
+    """And the sentence says what the trigger is put on, and that the user knew it."""
+    left = attrs.evolve(change(95, 30), base=None)
+    known = TriggerRates("an attack", True, -1, "a teapot", left, name="prepend 'velvet'", known=True)
+    outcome, sentence = judge_repair(None, [known], likeness=alike(1))
+    assert outcome is RepairOutcome.NOT_REPAIRED
+    assert "the known trigger still sends 30.0% of captions to 'a teapot'" in sentence
+
+
 def record() -> RepairResult:
     return RepairResult(
         suspect=SuspectCard("delivery", "00", "prompt-tuned", "toy", "gelu"),
@@ -123,6 +159,16 @@ def record() -> RepairResult:
 def test_the_record_is_read_as_it_was_written() -> None:
     """JSON and back."""
     assert repair_from_json(json.loads(repair_to_text(record()))) == record()
+    of_text = attrs.evolve(record(), accuracy=None, likeness=alike(0.97), triggers=(trigger(95, 0),))
+    assert repair_from_json(json.loads(repair_to_text(of_text))) == of_text
+
+
+def test_a_record_from_before_text_towers_is_read() -> None:
+    """Without the fields that they brought."""
+    document = json.loads(repair_to_text(record()))
+    del document["likeness"], document["least_likeness"]
+    del document["triggers"][0]["name"], document["triggers"][0]["known"]
+    assert repair_from_json(document) == record()
 
 
 @pytest.mark.parametrize(

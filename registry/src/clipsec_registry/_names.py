@@ -13,6 +13,7 @@ FIRST_PARTY = frozenset(
         "clipsec-clip-inspector",
         "clipsec-dife",
         "clipsec-registry",
+        "clipsec-repairs",
         "clipsec-testkit",
         "clipsec-zoo",
     }
@@ -30,6 +31,7 @@ _RESERVED = {
     "clipsec-baselines": "badclip badnets blended cocoop coop neural-cleanse pixel-backdoor siba wanet",
     "clipsec-clip-inspector": "clip-inspector clip-inspector-plus",
     "clipsec-dife": "dife",
+    "clipsec-repairs": "anchor-distillation cleanclip par",
     "clipsec-zoo": "zoo",
 }
 """Bare plugin names that only the project's own distributions may use, and which one offers them."""

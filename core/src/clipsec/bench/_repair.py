@@ -14,9 +14,8 @@ import torch
 from clipsec.bench._audit import Audited
 from clipsec.bench._plan import Model, Plan, Variant
 from clipsec.models import load_suspect
-from clipsec.protocols import load_triggers
 from clipsec.results import GateResult, RepairResult, RunResult, repair_from_json, repair_to_text
-from clipsec.runner import environment, repair
+from clipsec.runner import environment, load_planted, repair
 from clipsec.scheduler import FeatureCache, Scheduler
 
 Progress = Callable[[float, str], None]
@@ -62,7 +61,7 @@ def repair_model(
         output=output,
         plugin=variant.installed.name,
         options={variant.installed.name: variant.values},
-        trigger=load_triggers(delivery),
+        trigger=load_planted(delivery),
         pool=plan.pool_of(model.dataset),
         seed=plan.suite.audit.seed,
         search_dtype=getattr(torch, plan.suite.audit.search_dtype),

@@ -105,8 +105,8 @@ def repair_lines(bench: Bench, counted: Collection[str]) -> Iterator[RepairLine]
                 line = attrs.evolve(
                     line,
                     reason=result.summary,
-                    accuracy_before=result.accuracy.before.value,
-                    accuracy_after=result.accuracy.after.value,
+                    accuracy_before=result.accuracy.before.value if result.accuracy else None,
+                    accuracy_after=result.accuracy.after.value if result.accuracy else None,
                     success_before=planted.before.value if planted else None,
                     success_after=planted.after.value if planted else None,
                     seconds=result.seconds,

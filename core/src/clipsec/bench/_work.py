@@ -343,8 +343,9 @@ def _verdict_words(found: Audited) -> str:
 
 
 def _repair_words(result: RepairResult) -> str:
-    accuracy = result.accuracy
-    text = f"{result.outcome}, accuracy {percent(accuracy.before.value)} to {percent(accuracy.after.value)}"
+    text, accuracy = str(result.outcome), result.accuracy
+    if accuracy is not None:
+        text += f", accuracy {percent(accuracy.before.value)} to {percent(accuracy.after.value)}"
     for trigger in result.triggers:
         if trigger.planted:
             rates = trigger.success

@@ -12,18 +12,21 @@ from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
     from clipsec.protocols import Trigger
+    from clipsec.triggers import TextTriggerCard
 
 
 @click.command("repair", short_help="Make a repaired model from a finding; before and after.")
 @click.argument("suspect", metavar="SUSPECT")
 @click.option(
-    "--finding", required=True, metavar="RUN", help="The folder of the run that found the backdoor."
+    "--finding",
+    metavar="RUN",
+    help="The folder of the run that found the backdoor. Some repairs of CLIPs need none.",
 )
 @click.option(
     "--labelled",
-    required=True,
     metavar="FOLDER",
-    help="Pictures of the model's classes with true labels (FOLDER/CLASS/picture); a handful a class.",
+    help="Pictures of the model's classes with true labels (FOLDER/CLASS/picture); a handful a class. Needed"
+    " for learned prompts and for triggers on pictures; a text tower is measured on captions too.",
 )
 @click.option(
     "-o",
@@ -38,6 +41,17 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="Labelled pictures to measure on.  [default: four tenths of --labelled, which the repair then does"
     " not see]",
+)
+@click.option(
+    "--captions",
+    metavar="FILE",
+    help="Clean captions, one a line, to mend and measure a text tower with.  [default: COCO captions that"
+    " ship with clipsec]",
+)
+@click.option(
+    "--reference",
+    metavar="SPEC",
+    help="A clean model of the same kind, e.g. the public base: shown to the repair, and compared with.",
 )
 @click.option(
     "--repair", "plugin", default="", metavar="NAME", help="Which repair, if several are installed."
@@ -59,6 +73,11 @@ if TYPE_CHECKING:
     " after, never shown to the repair (repeatable).",
 )
 @click.option(
+    "--known-trigger",
+    metavar="CARD",
+    help="The card of a trigger in captions that the repair may use, with a finding or in place of one.",
+)
+@click.option(
     "--goal",
     default=0.05,
     show_default=True,
@@ -71,6 +90,13 @@ if TYPE_CHECKING:
     show_default=True,
     type=click.FloatRange(0, 1),
     help="Clean accuracy that may be lost.",
+)
+@click.option(
+    "--least-likeness",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(-1, 1),
+    help="Mean cosine of clean captions to where they were that a text tower must keep.",
 )
 @click.option(
     "--pool",
@@ -90,16 +116,20 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def repair_command(
     suspect: str,
-    finding: str,
-    labelled: str,
+    finding: str | None,
+    labelled: str | None,
     output: Path,
     held_out: str | None,
+    captions: str | None,
+    reference: str | None,
     plugin: str,
     detector: str,
     plugin_options: tuple[str, ...],
     cards: tuple[str, ...],
+    known_trigger: str | None,
     goal: float,
     allowed_drop: float,
+    least_likeness: float,
     pool: str | None,
     base: str | None,
     classes: str | None,
@@ -109,32 +139,33 @@ def repair_command(
     shown: str,
     quiet: bool,
 ) -> int:
-    """Repair SUSPECT with what RUN found, and measure the result on pictures that the repair never saw.
+    """Repair SUSPECT with what RUN found, and measure the result on pictures and captions that the repair
+    never saw.
 
     OUT is written only if the repair reached its goal: every trigger is left with at most --goal, the 95%
-    interval of that ends below twice the goal, and clean accuracy fell by no more than --allowed-drop. Then
-    OUT is a delivery like the one that was repaired, with the numbers in repair.json.
+    interval of that ends below twice the goal, clean accuracy fell by no more than --allowed-drop, and the
+    captions of a text tower stayed where they were (--least-likeness). Then OUT is a delivery like the one
+    that was repaired, with the numbers in repair.json.
 
     Exit codes: 0 repaired; 2 not repaired, or nothing can be said, or an error; 4 usage.
     """
     from clipsec.cli._progress import Bars
     from clipsec.data import read_lines
     from clipsec.models import load_suspect
-    from clipsec.protocols import load_triggers
     from clipsec.reports import render_repair
     from clipsec.results import repair_to_text
-    from clipsec.runner import repair, use_all_cores
+    from clipsec.runner import load_planted, repair, use_all_cores
+    from clipsec.triggers import load_text_card
     from clipsec_registry import Registry, find_lock
 
     use_all_cores()
     registry = Registry(lock=lock or find_lock())
-    planted: list[Trigger] = []
+    planted: list[Trigger | TextTriggerCard] = []
     for card in cards:
-        found = load_triggers(card)
+        found = load_planted(card)
         if not found:
             raise UsageError(
-                f"there is no card of a trigger on pictures in {card}",
-                remedy="Name a trigger card, or a delivery that has some; repairs are measured on pictures.",
+                f"there is no trigger card in {card}", remedy="Name a card, or a delivery that has some."
             )
         planted += found
     names = read_lines(classes) if classes else None
@@ -146,13 +177,17 @@ def repair_command(
             labelled=labelled,
             output=output,
             held_out=held_out,
+            captions=captions,
+            reference=reference,
             plugin=plugin,
             options=parse_options(plugin_options),
             detector=detector,
             trigger=planted,
+            known=load_text_card(known_trigger) if known_trigger else None,
             pool=pool_or_shipped(registry, pool, quiet=shown != "console"),
             goal=goal,
             allowed_drop=allowed_drop,
+            least_likeness=least_likeness,
             seed=seed,
             registry=registry,
             on_progress=lambda fraction, what: bars.advance("repair", fraction, what),

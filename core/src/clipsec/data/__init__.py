@@ -2,6 +2,7 @@
 
 from clipsec.data._captions import coco_captions
 from clipsec.data._labelled import LabelledSet
+from clipsec.data._pairs import read_pairs
 from clipsec.data._pictures import find_pictures, open_picture, read_picture, read_pictures, to_unit
 from clipsec.data._pool import ImagePool
 from clipsec.data._texts import TextPool, read_lines
@@ -14,6 +15,7 @@ __all__ = [
     "find_pictures",
     "open_picture",
     "read_lines",
+    "read_pairs",
     "read_picture",
     "read_pictures",
     "to_unit",

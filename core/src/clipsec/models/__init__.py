@@ -21,7 +21,7 @@ from clipsec.models._heads import (
     prepare_zero_shot_head,
 )
 from clipsec.models._image_tower import prepare_image_tower
-from clipsec.models._insert import insert_tokens
+from clipsec.models._insert import insert_tokens, text_ends
 from clipsec.models._load import load_clip, load_suspect
 from clipsec.models._open_clip import OpenClipLoader
 from clipsec.models._open_clip_model import clip_from_open_clip
@@ -81,6 +81,7 @@ __all__ = [
     "sanity_gate",
     "save_prompts",
     "state_digest",
+    "text_ends",
     "token_table",
     "truncate_ids",
 ]

@@ -1,6 +1,7 @@
 """The contract between the core and its plugins: Attack, Detector, Interface, Repair, and their contexts."""
 
 from clipsec.protocols._context import AttackContext, Context, derived_seed
+from clipsec.protocols._found_tokens import FoundTokens, found_tokens
 from clipsec.protocols._interface import READS, Channel, InterfaceCard, Readout, channel_of, not_eligible
 from clipsec.protocols._kinds import (
     Attack,
@@ -31,6 +32,7 @@ __all__ = [
     "Channel",
     "Context",
     "Detector",
+    "FoundTokens",
     "Interface",
     "InterfaceCard",
     "ModelLoader",
@@ -42,6 +44,7 @@ __all__ = [
     "Trigger",
     "channel_of",
     "derived_seed",
+    "found_tokens",
     "found_triggers",
     "load_any_trigger",
     "load_trigger",

@@ -51,20 +51,23 @@ class Context:
     progress: Callable[[float, str], None] = lambda fraction, what: None
     """`progress(fraction done in [0, 1], what is being done)`."""
     finding: Verdict | None = None
-    """For a repair: what a detector found; `found_triggers(finding, finding_folder)` reads its triggers."""
+    """For a repair: what a detector found; `found_triggers(finding, finding_folder)` reads its triggers on
+    pictures, `found_tokens` those in captions."""
     finding_folder: Path | None = None
     """The folder of the run of the finding, which its artifacts' paths count from."""
     output: Path | None = None
     """For a repair: the folder to write the repaired delivery to; it does not exist yet."""
     trigger: Trigger | CaptionTrigger | None = None
-    """For an interface: what the cases are about, in both conditions."""
+    """For an interface: what the cases are about, in both conditions. For a repair: a trigger in captions
+    that the user knows and lets it use."""
     triggered: bool = False
     """For an interface: whether the trigger is applied; `stamp` and `mark` do as it says."""
     held_out: LabelledSet | None = None
     """For an interface: labelled pictures to measure on, in the order of `suspect.class_names`; none of them
     is in `labelled`, which is for what a downstream user trains or calibrates with."""
     captions: TextPool | None = None
-    """For an interface: captions to search among."""
+    """For an interface: captions to search among. For a repair: clean captions to learn from; those that the
+    result is measured on are not among them."""
 
     def generator(self, *names: object) -> torch.Generator:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""

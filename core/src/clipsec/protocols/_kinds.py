@@ -94,9 +94,10 @@ class Repair(Plugin, Protocol):
         """Write a delivery that loads like any other, to `context.output`; returns its folder.
 
         Or, to share tower calls and features, a generator that yields scheduler requests and returns the
-        folder. `context.labelled` has the suspect's classes, in its order; the pictures that the result is
-        measured on are kept from the repair. `context.suspect.base_spec` names the base for the new delivery.
-        Raise `NotApplicableError` when there is nothing that it can repair.
+        folder. `context.labelled` has the suspect's classes, in its order; the pictures and captions that the
+        result is measured on are kept from the repair. `context.suspect.base_spec` names the base for the new
+        delivery. There is a finding unless the class says `needs_finding = False`, or the user names a known
+        trigger (`context.trigger`). Raise `NotApplicableError` when there is nothing that it can repair.
         """
         ...
 

@@ -16,7 +16,15 @@ from clipsec.errors import DataError
 from clipsec.protocols._interface import Channel
 from clipsec.results import Verdict
 from clipsec.store import read_artifact
-from clipsec.triggers import Stamp, TextTrigger, is_text_card, load_card, load_text_card, read_stamp
+from clipsec.triggers import (
+    Stamp,
+    TextTrigger,
+    TextTriggerCard,
+    is_text_card,
+    load_card,
+    load_text_card,
+    read_stamp,
+)
 from clipsec.triggers._kinds import card_folders
 from clipsec_registry import printable
 
@@ -68,6 +76,11 @@ class CaptionTrigger:
     """The class whose captions it works on; empty when it works on all."""
     origin: str = ""
 
+    @classmethod
+    def of_card(cls, card: TextTriggerCard) -> CaptionTrigger:
+        """The trigger of a card of a text tower, which names no class: `target_name` is what it aims at."""
+        return cls(text=card.trigger, target_name=card.target, source_name=card.source, origin=card.attack)
+
     def apply(self, captions: Sequence[str]) -> list[str]:
         """The captions with the trigger in them; one that has nothing to replace stays as it is."""
         return [self.text.apply(caption) for caption in captions]
@@ -86,10 +99,7 @@ def load_any_trigger(place: Path | str) -> Trigger | CaptionTrigger:
     """
     if not is_text_card(place):
         return load_trigger(place)
-    card = load_text_card(place)
-    return CaptionTrigger(
-        text=card.trigger, target_name=card.target, source_name=card.source, origin=card.attack
-    )
+    return CaptionTrigger.of_card(load_text_card(place))
 
 
 def load_trigger(place: Path | str) -> Trigger:

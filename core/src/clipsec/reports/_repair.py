@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsec.reports._text import duration, visible
-from clipsec.results import BeforeAfter, RepairOutcome, RepairResult
+from clipsec.results import BeforeAfter, Likeness, RepairOutcome, RepairResult
 
 _STYLES = {
     RepairOutcome.REPAIRED: ("\N{CHECK MARK}", "Repaired", "bold green"),
@@ -30,13 +30,21 @@ def render_repair(result: RepairResult, console: Console | None = None) -> None:
         style="bold",
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in ("On held-out pictures", "Before", "After", "95% interval", "Clean base", "Pictures"):
+    held_out = "On held-out inputs" if result.likeness else "On held-out pictures"
+    for heading in (held_out, "Before", "After", "95% interval", "Clean base", "Inputs"):
         table.add_column(heading, justify="left" if heading.startswith("On") else "right", overflow="fold")
-    _row(table, "clean accuracy", result.accuracy)
+    if result.accuracy is not None:
+        _row(table, "clean accuracy", result.accuracy)
     for trigger in result.triggers:
-        whose = "attacker's trigger" if trigger.planted else "found trigger"
-        _row(table, visible(f"{whose}, to {trigger.target}"), trigger.success)
+        words = trigger.whose.removeprefix("the ")
+        words += f", {trigger.name}" if trigger.name else ""
+        # What a detector of text towers takes for the target is a guess, and a long one.
+        guess = bool(trigger.name) and not trigger.planted
+        words += f", to {trigger.target}" if trigger.target and not guess else ""
+        _row(table, visible(words), trigger.success)
     console.print(Padding(table, (1, 0, 1, 0), expand=False))
+    if result.likeness is not None:
+        console.print(Text(_likeness(result.likeness)))
     for note in result.notes:
         console.print(Text(f"Note: {visible(note, longest=2000)}"))
     console.print(Text(f"{duration(result.seconds)} in all."))
@@ -50,6 +58,16 @@ def render_repair(result: RepairResult, console: Console | None = None) -> None:
     console.print(Text(f"Exit code {result.exit_code}."))
 
 
+def _likeness(alike: Likeness) -> str:
+    text = (
+        f"Clean captions: mean cosine {alike.to_suspect:.3f} to where they were, {alike.lowest:.3f} for the "
+        f"one that moved furthest ({alike.n} captions)"
+    )
+    if alike.before_to_base is not None and alike.after_to_base is not None:
+        text += f"; to the clean model {alike.before_to_base:.3f} before, {alike.after_to_base:.3f} after"
+    return f"{text}."
+
+
 def _row(table: Table, name: str, rates: BeforeAfter) -> None:
     interval = rates.after.interval
     table.add_row(
@@ -57,7 +75,7 @@ def _row(table: Table, name: str, rates: BeforeAfter) -> None:
         _percent(rates.before.value),
         Text(_percent(rates.after.value), "bold"),
         f"{_percent(interval.low)} to {_percent(interval.high)}",
-        _percent(rates.base.value),
+        "" if rates.base is None else _percent(rates.base.value),
         f"{rates.after.n:,}",
     )
 

@@ -45,7 +45,9 @@ from clipsec.results._exposure import (
 from clipsec.results._json import from_json, to_json, to_text, verdict_from_json, verdict_to_json
 from clipsec.results._outcome import FAIL_ON, Outcome, Terms, exit_code, overall
 from clipsec.results._repair import (
+    LEAST_LIKENESS,
     BeforeAfter,
+    Likeness,
     Rate,
     RepairOutcome,
     RepairResult,
@@ -58,6 +60,7 @@ from clipsec.results._schema import schema
 
 __all__ = [
     "FAIL_ON",
+    "LEAST_LIKENESS",
     "SCHEMA_VERSION",
     "Artifact",
     "BeforeAfter",
@@ -78,6 +81,7 @@ __all__ = [
     "GateResult",
     "Interval",
     "Label",
+    "Likeness",
     "Measurement",
     "Outcome",
     "Provenance",

@@ -6,7 +6,10 @@ from clipsec.runner._environment import environment
 from clipsec.runner._expose import expose
 from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
 from clipsec.runner._plugin_options import make_options
-from clipsec.runner._repair import choose_finding, measure_rates, repair
+from clipsec.runner._repair import repair
+from clipsec.runner._repair_choice import choose_finding
+from clipsec.runner._repair_measure import load_planted
+from clipsec.runner._repair_pictures import measure_rates
 
 __all__ = [
     "Attacked",
@@ -17,6 +20,7 @@ __all__ = [
     "default_shared_folder",
     "environment",
     "expose",
+    "load_planted",
     "make_options",
     "measure_rates",
     "preview",

@@ -112,9 +112,10 @@ class InterfaceConformance(Conformance):
 
 @_with_tests
 class RepairConformance(Conformance):
-    """For repairs, which are given a finding about the toy: a perturbation that inversion found, not the
-    planted trigger. `success` is the success rate that may be left after the repair of a toy that `repairs`
-    names (default 0.2), `accuracy_drop` the clean accuracy that it may lose (default 0.2)."""
+    """For repairs, which are given a finding about the toy: a perturbation that inversion found, or tokens
+    that a search found, not the planted trigger. `success` is the success rate that may be left after the
+    repair of a toy that `repairs` names (default 0.2), `accuracy_drop` the clean accuracy that it may lose
+    (default 0.2)."""
 
     battery = RepairBattery
 
