@@ -126,15 +126,16 @@ def _gather(
     return {done.tag: done.unwrap() for done in answers}
 
 
-def clean_predictions(plan: Plan, side: Side) -> Problem:
-    """Clean predictions of the pool under one side, `[n]` class indices."""
-    predictions = []
-    for start in range(0, len(plan.pixels), 128):
-        chunk = slice(start, start + 128)
-        features = yield Encode(side.tower, to_unit(plan.pixels[chunk]), row_keys=plan.row_keys[chunk])
-        logits = yield Encode(side.head, features)
-        predictions.append(logits.argmax(dim=1))
-    return torch.cat(predictions)
+def clean_predictions(plan: Plan, side: Side, rows: Tensor | None = None) -> Problem:
+    """Clean predictions of the pool under one side, `[n]` class indices; -1 for pictures that are not among
+    `rows`."""
+    rows = torch.arange(len(plan.pixels)) if rows is None else rows.sort().values
+    predictions = torch.full((len(plan.pixels),), -1)
+    for chunk in rows.split(128):
+        keys = [plan.row_keys[row] for row in chunk.tolist()]
+        features = yield Encode(side.tower, to_unit(plan.pixels[chunk]), row_keys=keys)
+        predictions[chunk] = (yield Encode(side.head, features)).argmax(dim=1).cpu()
+    return predictions
 
 
 def iter_none() -> Problem:

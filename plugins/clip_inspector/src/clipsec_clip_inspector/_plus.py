@@ -17,7 +17,7 @@ from clipsec_clip_inspector._plus_decision import decide_plus
 from clipsec_clip_inspector._plus_options import PlusOptions
 from clipsec_clip_inspector._plus_verdict import make_plus_verdict
 from clipsec_clip_inspector._probes import probes
-from clipsec_clip_inspector._probing import Answers, ProbeResult, Probing
+from clipsec_clip_inspector._probing import Answers, ProbeResult, Probing, probed_rows
 from clipsec_clip_inspector._score import ClassResult
 
 
@@ -54,8 +54,9 @@ class ClipInspectorPlus:
             )
         options: PlusOptions = context.options
         library = probes(plan.pixels.shape[-1], options.families)
-        clean = yield from clean_predictions(plan, plan.suspect)
-        base_clean = yield from clean_predictions(plan, plan.null)
+        rows = None if options.search else probed_rows(context, len(plan.pixels))
+        clean = yield from clean_predictions(plan, plan.suspect, rows)
+        base_clean = yield from clean_predictions(plan, plan.null, rows)
         progress = _Progress(context, len(library), plan.steps if options.search else 0)
         probing = Probing(context, plan, library, Answers(clean, base_clean[None]), progress.probed)
         probed: list[ProbeResult] = yield from probing.run()

@@ -148,6 +148,11 @@ def joined(first: Answers, first_rows: Tensor, rest: Answers, rest_rows: Tensor)
     )
 
 
+def probed_rows(context: Context, n: int) -> Tensor:
+    """Which of `n` pictures are stamped, in the order that splits them into halves."""
+    return torch.randperm(n, generator=context.generator("probes"))[:PICTURES]
+
+
 class Probing:
     """The probes of one audit as scheduler problems.
 
@@ -170,8 +175,7 @@ class Probing:
         self._shared, self._units, self._plan, self._probes = context.shared, context.units, plan, probes
         self._null, self._advance = plan.null, advance
         self._honest = honest_head(context.suspect if context.reference is None else context.reference)
-        order = torch.randperm(len(plan.pixels), generator=context.generator("probes"))[:PICTURES]
-        self._rows = order
+        self._rows = order = probed_rows(context, len(plan.pixels))
         numbers = torch.arange(len(order))
         self._halves = tuple(numbers.tensor_split(2))
         looks = [half[: max(1, round(FIRST_LOOK * len(half)))] for half in self._halves]
