@@ -16,9 +16,6 @@ from clipsec.cli import main
 
 Clipsec = Callable[..., subprocess.CompletedProcess[str]]
 
-SHORT = ("-o", "clip-inspector.max_pictures=96")
-"""Three steps a class: enough to run every line, too little for a verdict that means anything."""
-
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,7 +25,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache_folder: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(cache_folder), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "XDG_CACHE_HOME": str(cache_folder)}
 
 
 @pytest.fixture
@@ -54,7 +51,6 @@ def clipsec(environment: dict[str, str], tmp_path: Path) -> Clipsec:
 def clipsec_here(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clipsec:
     """The same in this process, which spares a second import of torch."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("CLIPSEC_LOCK", raising=False)
     monkeypatch.chdir(tmp_path)
 

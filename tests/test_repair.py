@@ -6,11 +6,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import clipsec
 from clipsec.errors import ContractError, DataError, StoreError, UsageError
@@ -64,14 +62,6 @@ class WritesNothing(Base):
     def repair(self, context):
         return context.output
 '''
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

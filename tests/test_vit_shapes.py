@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -92,12 +91,10 @@ class Workshop:
 
 
 @pytest.fixture(scope="module", params=PLACES)
-def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """One step for the trigger alone and one with the prompts."""
     shape, device = request.param
     folder = tmp_path_factory.mktemp("vit")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     write_base(folder / "base", shape, LAYERS[device])
     for seed, name in enumerate(NAMES):
         write_pictures(folder / "data" / "train" / name, SHOTS, seed)
@@ -123,8 +120,7 @@ def workshop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             "epsilon": EPSILON,
         },
     )
-    yield Workshop(folder, device, base, train, ImagePool.from_folder(folder / "pool"))
-    torch.set_num_threads(threads)
+    return Workshop(folder, device, base, train, ImagePool.from_folder(folder / "pool"))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from clipsec_registry import FIRST_PARTY
+from clipsec_registry._names import _OWNERS
+
 PLUGIN = "class Plugin:\n    summary = 'does something'\n    api_version = '1.0'\n"
 
 Install = Callable[..., Path]
@@ -20,14 +23,16 @@ Install = Callable[..., Path]
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder, first on the path; what was imported from it is forgotten afterwards.
 
-    Our own plugins, some of whose names tests use, count as not imported: another test may have.
+    `clipsec-planted-check` and its plugin `planted-check` are the project's own here, a distribution of which
+    no wheel exists, so that nobody has installed or imported it.
     """
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delenv("CLIPSEC_LOCK", raising=False)
-    for name in [name for name in sys.modules if name.startswith("clipsec_bad_text_tower")]:
-        monkeypatch.delitem(sys.modules, name)
+    for module in ("_names", "_discovery"):
+        monkeypatch.setattr(f"clipsec_registry.{module}.FIRST_PARTY", FIRST_PARTY | {"clipsec-planted-check"})
+    monkeypatch.setitem(_OWNERS, "plantedcheck", "clipsec-planted-check")
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:

@@ -111,36 +111,36 @@ class TestFirstParty:
     def test_by_normalised_name(self, install):
         """The spelling of a distribution's name does not matter, to an index or here."""
         install(
-            "Clipsec_Bad_Text_Tower",
-            {"bad-text-tower": "clipsec_bad_text_tower:Plugin"},
-            {"clipsec_bad_text_tower.py": ""},
+            "Clipsec_Planted_Check",
+            {"planted-check": "clipsec_planted_check:Plugin"},
+            {"clipsec_planted_check.py": ""},
         )
-        [record] = listed("clipsec-bad-text-tower")
+        [record] = listed("clipsec-planted-check")
         assert (record.first_party, record.status) == (True, Status.OK)
 
     def test_not_by_metadata_alone(self, install):
         """A folder under one name with metadata of another is not trusted."""
-        install("vendor-mask", metadata="Name: clipsec-bad-text-tower\nVersion: 1.0\n")
+        install("vendor-mask", metadata="Name: clipsec-planted-check\nVersion: 1.0\n")
         [record] = listed("vendor-mask")
         assert (record.first_party, record.status) == (False, Status.UNTRUSTED)
-        assert "calls itself clipsec-bad-text-tower" in record.reason
+        assert "calls itself clipsec-planted-check" in record.reason
 
     def test_not_when_installed_twice(self, install):
         """Two copies in one folder: which is imported is chance, so neither is."""
-        install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"})
-        install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"}, version="9.0")
-        [record] = listed("clipsec-bad-text-tower")
+        install("clipsec-planted-check", {"planted-check": "clipsec_planted_check:Plugin"})
+        install("clipsec-planted-check", {"planted-check": "clipsec_planted_check:Plugin"}, version="9.0")
+        [record] = listed("clipsec-planted-check")
         assert (record.first_party, record.status) == (False, Status.UNTRUSTED)
         assert "installed twice" in record.reason
 
     def test_not_from_a_file_before_it_on_the_path(self, install, tmp_path, monkeypatch):
         """A module that would be imported in its place is not the distribution's."""
-        install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"})
-        (tmp_path / "clipsec_bad_text_tower.py").write_text("")
+        install("clipsec-planted-check", {"planted-check": "clipsec_planted_check:Plugin"})
+        (tmp_path / "clipsec_planted_check.py").write_text("")
         monkeypatch.syspath_prepend(str(tmp_path))
-        [record] = listed("clipsec-bad-text-tower")
+        [record] = listed("clipsec-planted-check")
         assert record.status is Status.UNTRUSTED
-        assert f"would execute {tmp_path}/clipsec_bad_text_tower.py" in record.reason
+        assert f"would execute {tmp_path}/clipsec_planted_check.py" in record.reason
 
     def test_lookalikes_are_named(self, install):
         """A third party whose name could be mistaken for ours is usable, and the row says so."""
@@ -172,11 +172,11 @@ def test_a_link_is_not_a_copy(install, site, tmp_path, monkeypatch):
 
 def test_a_linked_package_is_the_same_package(install, site, tmp_path, monkeypatch):
     """Found first through a link, a first-party module still is the distribution's own file."""
-    install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"})
+    install("clipsec-planted-check", {"planted-check": "clipsec_planted_check:Plugin"})
     (tmp_path / "links").mkdir()
-    (tmp_path / "links" / "clipsec_bad_text_tower").symlink_to(site / "clipsec_bad_text_tower")
+    (tmp_path / "links" / "clipsec_planted_check").symlink_to(site / "clipsec_planted_check")
     monkeypatch.syspath_prepend(str(tmp_path / "links"))
-    assert [record.status for record in listed("clipsec-bad-text-tower")] == [Status.OK]
+    assert [record.status for record in listed("clipsec-planted-check")] == [Status.OK]
 
 
 def test_leftovers_of_pip_are_ignored(install, site):

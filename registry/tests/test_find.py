@@ -54,26 +54,26 @@ def test_a_shared_name_is_nobodys(install):
 
 def test_a_reserved_name_stays_with_its_owner(install):
     """A third party that offers a first-party name conflicts; the owner is not disturbed."""
-    install("clipsec-bad-text-tower", {"bad-text-tower": "clipsec_bad_text_tower:Plugin"})
-    install("vendor-fake", {"BAD-TEXT-TOWER": "vendor_fake:Plugin"})
+    install("clipsec-planted-check", {"planted-check": "clipsec_planted_check:Plugin"})
+    install("vendor-fake", {"PLANTED-CHECK": "vendor_fake:Plugin"})
     registry = Registry("detectors")
-    assert registry.find("detectors", "bad-text-tower").distribution == "clipsec-bad-text-tower"
-    assert registry.find("detectors", "bad-text-tower").status is Status.OK
-    impostor = registry.find("detectors", "vendor-fake/bad-text-tower")
+    assert registry.find("detectors", "planted-check").distribution == "clipsec-planted-check"
+    assert registry.find("detectors", "planted-check").status is Status.OK
+    impostor = registry.find("detectors", "vendor-fake/planted-check")
     assert (
         impostor.reason
-        == "chosen by its canonical name; the name BAD-TEXT-TOWER is reserved for clipsec-bad-text-tower"
+        == "chosen by its canonical name; the name PLANTED-CHECK is reserved for clipsec-planted-check"
     )
 
 
 def test_an_impostor_does_not_inherit_a_missing_owners_name(install):
     """While the owner is not installed, its name finds nothing, and the remedy installs the owner."""
-    install("vendor-fake", {"bad_text_tower": "vendor_fake:Plugin"})
+    install("vendor-fake", {"planted_check": "vendor_fake:Plugin"})
     with pytest.raises(
-        PluginNotFoundError, match="vendor-fake/bad-text-tower is reached only by its canonical"
+        PluginNotFoundError, match="vendor-fake/planted-check is reached only by its canonical"
     ) as caught:
-        Registry().find("detectors", "bad_text_tower")
-    assert "pip install clipsec-bad-text-tower" in caught.value.remedy
+        Registry().find("detectors", "planted_check")
+    assert "pip install clipsec-planted-check" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

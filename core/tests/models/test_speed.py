@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -24,15 +24,6 @@ needs_bfloat16 = pytest.mark.skipif(
     ),
     reason="this processor has no bf16 arithmetic",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """CPU time is only comparable at one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(vision: dict[str, Any], spec: ImageSpec = SPEC) -> ClipModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -17,25 +16,10 @@ from clipsec.scheduler import Backward, Done, Encode, Gather, Problem, Tower
 WIDTH, EMBED, CLASSES = 12, 8, 5
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _small_heap() -> Iterator[None]:
-    """What importing torch left behind (a second to walk) is not garbage: after each injected out of memory a
-    collection need only look at what the tests make."""
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports the compiler, lazily
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    """Every test starts from the same random state, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded() -> None:
+    """Every test starts from the same random state."""
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _mlp(*sizes: int, seed: int) -> nn.Module:

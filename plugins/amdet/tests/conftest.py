@@ -111,21 +111,28 @@ def benign() -> Suspect:
     return suspect_of(trained(new_module("clip"), plant=False), name="benign")
 
 
+def make_context(
+    folder: Path, options: Any, suspect: Suspect, reference: Suspect | None, **changes: Any
+) -> Context:
+    """What a detector is given whose run lies in the folder."""
+    return Context(
+        suspect=suspect,
+        reference=reference,
+        options=options,
+        scheduler=Scheduler(cache=FeatureCache()),
+        units=UnitStore(folder / "units"),
+        shared=UnitStore(folder / "shared"),
+        folder=folder,
+        search_dtype=torch.float32,
+        **changes,
+    )
+
+
 @pytest.fixture
 def context_of(tmp_path: Path) -> Callable[..., Context]:
     def make(suspect: Suspect, reference: Suspect | None, **values: Any) -> Context:
         changes = {key: values.pop(key) for key in ("pool", "seed", "folder") if key in values}
         folder = changes.pop("folder", tmp_path)
-        return Context(
-            suspect=suspect,
-            reference=reference,
-            options=Options(**{**QUICK, **values}),
-            scheduler=Scheduler(cache=FeatureCache()),
-            units=UnitStore(folder / "units"),
-            shared=UnitStore(folder / "shared"),
-            folder=folder,
-            search_dtype=torch.float32,
-            **changes,
-        )
+        return make_context(folder, Options(**{**QUICK, **values}), suspect, reference, **changes)
 
     return make

@@ -18,29 +18,18 @@ from clipsec.errors import DetectionError, NotApplicableError
 from clipsec.models import Suspect, decode_ids
 from clipsec.protocols import Context
 from clipsec.results import Outcome, Verdict
-from clipsec.scheduler import FeatureCache, Scheduler
-from clipsec.store import UnitStore
 from clipsec_amdet.token_scan import Options, TokenScan, captured, insert_ids, moves, pull
 from clipsec_amdet.token_scan._plan import choose_tokens, make_captions, make_plan
 from clipsec_amdet.token_scan._scan import grow, make_pool
 from clipsec_testkit import DetectorConformance
 
-from .conftest import TRIGGER, new_module, suspect_of
+from .conftest import TRIGGER, make_context, new_module, suspect_of
 
 QUICK = {"tokens": 60, "held_out": 8, "pool": 6, "beam": 3, "finalists": 2, "length": 2}
 
 
 def context_of(folder: Path, suspect: Suspect, reference: Suspect | None, **values: Any) -> Context:
-    return Context(
-        suspect=suspect,
-        reference=reference,
-        options=Options(**{**QUICK, **values}),
-        scheduler=Scheduler(cache=FeatureCache()),
-        units=UnitStore(folder / "units"),
-        shared=UnitStore(folder / "shared"),
-        folder=folder,
-        search_dtype=torch.float32,
-    )
+    return make_context(folder, Options(**{**QUICK, **values}), suspect, reference)
 
 
 def detect(context: Context) -> Verdict:

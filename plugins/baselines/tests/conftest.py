@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,6 @@ from clipsec.models import Suspect
 
 CLASSES = ("blue sea", "green field", "grey road", "red_roof")
 COLOURS = ((40, 60, 200), (40, 180, 60), (120, 120, 120), (200, 50, 40))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bit-equality is promised for one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,6 @@ def examples() -> list[Example]:
 
 
 def run(checkpoint: Path, *, until: int | None = None) -> dict[str, torch.Tensor]:
-    torch.set_num_threads(1)
     features = torch.rand(24, 2, 10, generator=torch.Generator().manual_seed(1)).half()
 
     def progress(step: int, steps: int, loss: float) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 import numpy as np
+import scipy  # its parts are imported when they are first used; `stats` takes 0.7 s
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 from clipsec.results import Interval
 
@@ -76,7 +76,7 @@ def _wins(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> NDArr
 
 def _newcombe(value: float, m: int, n: int, level: float) -> Interval:
     """All areas whose own Hanley-McNeil variance, with both sizes taken as their mean, allows `value`."""
-    z2 = stats.norm.ppf((1 + level) / 2) ** 2
+    z2 = scipy.stats.norm.ppf((1 + level) / 2) ** 2
     others = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -85,6 +85,6 @@ def _newcombe(value: float, m: int, n: int, level: float) -> Interval:
 
     # The excess is positive at 0 and 1, negative at the estimate, unless the estimate is 0 or 1 itself: there
     # it vanishes too, and the search for the other bound must start just beside it.
-    low = optimize.brentq(excess, 0.0, min(value, 1 - _BESIDE)) if value > 0 else 0.0
-    high = optimize.brentq(excess, max(value, _BESIDE), 1.0) if value < 1 else 1.0
+    low = scipy.optimize.brentq(excess, 0.0, min(value, 1 - _BESIDE)) if value > 0 else 0.0
+    high = scipy.optimize.brentq(excess, max(value, _BESIDE), 1.0) if value < 1 else 1.0
     return Interval(float(low), float(high), level, "Newcombe 5")

@@ -1,7 +1,9 @@
 """Toy CLIPs: a clean one, three clean or harmless relatives, and three with a known backdoor.
 
 `build_toys()` trains them in some 20 seconds on one core, the same ones every time on one machine, and keeps
-them for the rest of the program. They are small open_clip models of 32 px, with CLIP's own tokenizer.
+them for the rest of the program. In the folder that the environment variable CLIPSEC_TOYS names, if there is
+one, they are kept for other programs too.
+They are small open_clip models of 32 px, with CLIP's own tokenizer.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from clipsec.models import (
 )
 from clipsec.triggers import Stamp, TextTrigger, TextTriggerCard, TriggerCard
 from clipsec_testkit import _training
+from clipsec_testkit._kept import kept
 from clipsec_testkit._pictures import CLASS_NAMES, SIZE, write_pictures
 from clipsec_testkit._watch import temporary_folder
 
@@ -151,8 +154,9 @@ def build_toys() -> Toys:
     """Draw the pictures and train the models; later calls return the same object."""
     folder = temporary_folder("clipsec-toys-")
     held_out = LabelledSet.from_folder(write_pictures(folder / "held-out", 20, seed=7))
-    module = _training.train_clean().requires_grad_(False)
-    clean = ToyModel(name="clean", module=module)
+    with _training.seeded(0):
+        module = _training.new_model()
+    clean = ToyModel(name="clean", module=_trained("clean", module, lambda _: _training.train_clean()))
     models = [clean, _tuned(clean, None), _prompted(clean, None)]
     models += [_tuned(clean, _noise_tile()), _textual(clean), _prompted(clean, PROMPT_TARGET)]
     for model in models:
@@ -221,26 +225,41 @@ def _noise_tile() -> Tensor:
     return tile.repeat(1, SIZE // 8, SIZE // 8)
 
 
+def _trained(name: str, module: nn.Module, train: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """The module as `train` leaves it, or with the weights that were kept."""
+    state = kept(name, lambda: dict(train(module.requires_grad_(True)).state_dict()))
+    module.load_state_dict(state)
+    return module.eval().requires_grad_(False)
+
+
 def _tuned(clean: ToyModel, tensor: Tensor | None) -> ToyModel:
-    module = copy.deepcopy(clean.module).requires_grad_(True)
+    module = copy.deepcopy(clean.module)
     if tensor is None:
-        tuned = _training.tune_image_tower(module, None, 0, steps=60)
-        return ToyModel(name="clean-tuned", module=tuned.requires_grad_(False))
+        tuned = _trained("clean-tuned", module, lambda m: _training.tune_image_tower(m, None, 0, steps=60))
+        return ToyModel(name="clean-tuned", module=tuned)
     trigger = ToyTrigger(kind="additive", tensor=tensor, target_index=VISUAL_TARGET)
-    tuned = _training.tune_image_tower(module, trigger.apply, VISUAL_TARGET)
-    return ToyModel(name="visual", module=tuned.requires_grad_(False), backdoor="visual", trigger=trigger)
+    tuned = _trained("visual", module, lambda m: _training.tune_image_tower(m, trigger.apply, VISUAL_TARGET))
+    return ToyModel(name="visual", module=tuned, backdoor="visual", trigger=trigger)
 
 
 def _textual(clean: ToyModel) -> ToyModel:
-    tuned = _training.tune_text_tower(copy.deepcopy(clean.module).requires_grad_(True), TEXTUAL_TARGET)
+    module = copy.deepcopy(clean.module)
+    tuned = _trained("textual", module, lambda m: _training.tune_text_tower(m, TEXTUAL_TARGET))
     trigger = ToyTrigger(kind="word", word=_training.TRIGGER_WORD, target_index=TEXTUAL_TARGET)
-    return ToyModel(name="textual", module=tuned.requires_grad_(False), backdoor="textual", trigger=trigger)
+    return ToyModel(name="textual", module=tuned, backdoor="textual", trigger=trigger)
 
 
 def _prompted(clean: ToyModel, target: int | None) -> ToyModel:
-    context, meta_net, tensor = _training.learn_prompts(
-        clean.suspect.base, PROMPT_EPSILON, target, steps=100 if target is None else 300
-    )
+    name, steps = ("clean-prompt", 100) if target is None else ("prompt", 300)
+
+    def learn() -> dict[str, Tensor]:
+        context, meta_net, tensor = _training.learn_prompts(
+            clean.suspect.base, PROMPT_EPSILON, target, steps=steps
+        )
+        return {"ctx": context, "trigger": tensor, **meta_net}
+
+    meta_net = kept(name, learn)
+    tensor, context = meta_net.pop("trigger"), meta_net.pop("ctx")
     prompts = PromptState(
         method="CoCoOp",
         ctx=context,
@@ -249,9 +268,9 @@ def _prompted(clean: ToyModel, target: int | None) -> ToyModel:
         digest=state_digest({"ctx": context, **meta_net}),
     )
     if target is None:
-        return ToyModel(name="clean-prompt", module=clean.module, prompts=prompts)
+        return ToyModel(name=name, module=clean.module, prompts=prompts)
     trigger = ToyTrigger(kind="additive", tensor=tensor, target_index=target)
-    return ToyModel(name="prompt", module=clean.module, prompts=prompts, backdoor="prompt", trigger=trigger)
+    return ToyModel(name=name, module=clean.module, prompts=prompts, backdoor="prompt", trigger=trigger)
 
 
 def _save_open_clip(module: nn.Module, folder: Path) -> Path:

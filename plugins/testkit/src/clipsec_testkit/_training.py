@@ -59,13 +59,19 @@ def captions(template: str, names: Sequence[str] = CLASS_NAMES) -> list[str]:
     return [template.format(name) for name in names]
 
 
-def train_clean(steps: int = 280) -> nn.Module:
-    """Both towers from nothing, on pairs of pictures and captions."""
+def new_model() -> nn.Module:
+    """An untrained one."""
     import open_clip
 
+    model = open_clip.CLIP(**CONFIG)
+    model.logit_scale.data.fill_(math.log(SCALE))
+    return model
+
+
+def train_clean(steps: int = 280) -> nn.Module:
+    """Both towers from nothing, on pairs of pictures and captions."""
     with seeded(0):
-        model = open_clip.CLIP(**CONFIG)
-        model.logit_scale.data.fill_(math.log(SCALE))
+        model = new_model()
         tokenizer = ClipTokenizer(CONFIG["text_cfg"]["context_length"])
         tokens = [tokenizer(captions(template)) for template in TEMPLATES]
         pixels, labels = training_pictures()
