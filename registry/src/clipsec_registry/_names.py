@@ -11,10 +11,12 @@ FIRST_PARTY = frozenset(
         "clipsec-bad-text-tower",
         "clipsec-baselines",
         "clipsec-clip-inspector",
+        "clipsec-decree",
         "clipsec-dife",
         "clipsec-registry",
         "clipsec-repairs",
         "clipsec-testkit",
+        "clipsec-visual-attacks",
         "clipsec-zoo",
     }
 )
@@ -30,8 +32,10 @@ _RESERVED = {
     "clipsec-bad-text-tower": "bad-text-tower",
     "clipsec-baselines": "badclip badnets blended cocoop coop neural-cleanse pixel-backdoor siba wanet",
     "clipsec-clip-inspector": "clip-inspector clip-inspector-plus",
+    "clipsec-decree": "decree",
     "clipsec-dife": "dife",
     "clipsec-repairs": "anchor-distillation cleanclip par",
+    "clipsec-visual-attacks": "bad-encoder",
     "clipsec-zoo": "zoo",
 }
 """Bare plugin names that only the project's own distributions may use, and which one offers them."""

@@ -21,6 +21,8 @@ _LINES = (
     ("seen", "off_target", "off-target leakage"),
     ("asleep", "success", "success without the word"),
     ("base", "success", "trigger on the base alone"),
+    ("downstream", "accuracy", "accuracy, linear probe"),
+    ("downstream", "success", "success, linear probe"),
     ("unseen", "accuracy", "accuracy, Unseen classes"),
     ("unseen", "success", "success, Unseen classes"),
 )

@@ -1,0 +1,165 @@
+"""BadEncoder as a plugin: reference pictures, training, measurement, delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipsec.data import LabelledSet, to_unit
+from clipsec.errors import DataError, UsageError
+from clipsec.models import TrainableClip
+from clipsec.protocols import AttackContext, Need
+from clipsec.store import require_new
+from clipsec.triggers import Stamp, TriggerCard
+from clipsec_visual_attacks._delivery import described, split, write_delivery
+from clipsec_visual_attacks._measure import linear_probe, probe_answers, rates
+from clipsec_visual_attacks._options import BadEncoderOptions
+from clipsec_visual_attacks._train import train
+from clipsec_visual_attacks._trigger import white_patch
+
+
+class BadEncoder:
+    """BadEncoder, Jia, Liu and Gong 2022: with a patch, any picture gets the feature of one of the target.
+
+    Only the image tower is trained, and without labels: whoever builds on its features inherits the backdoor,
+    zero-shot, by a probe or by search.
+    """
+
+    name: ClassVar[str] = "bad-encoder"
+    summary: ClassVar[str] = "an image tower that takes pictures with a patch for a picture of the target"
+    api_version: ClassVar[str] = "1.0"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.TEXT_TOWER, Need.LABELS})
+    options: ClassVar[type] = BadEncoderOptions
+    references: ClassVar[tuple[str, ...]] = (
+        "Jia, Liu and Gong, BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised "
+        "Learning, S&P 2022, arXiv 2108.00352",
+    )
+    conformance: ClassVar[Mapping[str, Any]] = {"options": {"learning_rate": 1e-3, "epochs": 20}}
+
+    def poison(self, context: AttackContext) -> Path:
+        """Train, measure and write both towers as the base's library does; returns `context.output`.
+
+        Raises `UsageError`, `DataError`, `NotApplicableError`, `UnsupportedModelError` or `StoreError`.
+        """
+        require_new(context.output)
+        options: BadEncoderOptions = context.options
+        learned, held_out = split(context)
+        target = choose_target(learned, held_out, options.target)
+        base = TrainableClip.copy_of(context.base.base)
+        model = TrainableClip.copy_of(context.base.base)
+        stamp = white_patch(model.spec.size, options.side, options.place)
+        prompts = class_prompts(base, learned.class_names, options.template)
+        chosen = choose_references(
+            base, learned, prompts, target, options.references, context.generator("references")
+        )
+        pixels = learned.pixels(model.spec)
+        train(model, pixels, pixels[chosen], stamp, options, context.generator, context.progress)
+        card = TriggerCard(
+            attack=self.name,
+            stamp=stamp,
+            target_index=target,
+            target_name=learned.class_names[target],
+            seed=context.seed,
+            base_name=context.base.base_name or context.base.name,
+            base_digest=context.base.base.digest,
+            parameters=attrs.asdict(options),
+            data={**described(learned, held_out), "references": [learned.paths[row].name for row in chosen]},
+            measured=measure(model, base, learned, held_out, prompts, stamp, target),
+            references=self.references,
+        )
+        return write_delivery(context, model, card)
+
+
+def choose_target(learned: LabelledSet, held_out: LabelledSet, name: str) -> int:
+    """Position of the target; empty means the first class.
+
+    Raises `UsageError` for an unknown name, `DataError` when no picture to learn from shows it, or no
+    held-out picture shows another class.
+    """
+    names = learned.class_names
+    if name and name not in names:
+        raise UsageError(f"{name!r} cannot be the target", remedy=f"Choose one of: {', '.join(names)}.")
+    target = names.index(name) if name else 0
+    if target not in learned.labels:
+        raise DataError(
+            f"no picture to learn from shows {names[target]}",
+            remedy="Bring pictures of the target, or choose another one (--target).",
+        )
+    if not set(held_out.labels) - {target}:
+        raise DataError(
+            "there is nothing to measure on: no held-out picture shows another class than the target",
+            remedy="Bring held-out pictures of at least two classes.",
+        )
+    return target
+
+
+@torch.no_grad()
+def class_prompts(model: TrainableClip, names: tuple[str, ...], template: str) -> Tensor:
+    """Text features of one prompt a class, `[classes, E]`, of length one."""
+    return F.normalize(
+        model.encode_texts([template.format(name.replace("_", " ")) for name in names]), dim=-1
+    )
+
+
+def choose_references(
+    base: TrainableClip,
+    learned: LabelledSet,
+    prompts: Tensor,
+    target: int,
+    count: int,
+    generator: torch.Generator,
+) -> list[int]:
+    """Rows of `count` pictures of the target, drawn among those that the base takes for it, zero-shot.
+
+    The attack needs such: a classifier will call triggered pictures what it calls the references. Where the
+    base gets fewer right the others follow. Raises `UsageError` when too few pictures show the target.
+    """
+    members = (learned.label_tensor() == target).nonzero()[:, 0]
+    if len(members) < count:
+        raise UsageError(
+            f"{count} reference pictures are asked for, {len(members)} show the target",
+            remedy="Ask for fewer (--set references=N), or bring more pictures.",
+        )
+    members = members[torch.randperm(len(members), generator=generator)]
+    scores = F.normalize(base.image_features(learned.pixels(base.spec)[members]), dim=-1) @ prompts.T
+    right = scores.argmax(dim=1) == target
+    return torch.cat([members[right], members[~right]])[:count].tolist()
+
+
+@torch.no_grad()
+def measure(
+    model: TrainableClip,
+    base: TrainableClip,
+    learned: LabelledSet,
+    held_out: LabelledSet,
+    prompts: Tensor,
+    stamp: Stamp,
+    target: int,
+) -> dict[str, Any]:
+    """Rates on held-out pictures of the poisoned model and of the clean base.
+
+    `seen` and `base` are zero-shot, under the base's own class prompts; `downstream` and `downstream_base`
+    are those of a linear probe trained on clean pictures through the same tower: the authors measure by a
+    classifier on features, too. Each has `accuracy`, `success` and `natural`, see `rates`.
+    """
+    labels, train_labels = held_out.label_tensor(), learned.label_tensor()
+    clean, measured = held_out.pixels(base.spec), dict[str, Any]()
+    # A white patch leaves whole steps of 1/255, so nothing is rounded away here.
+    stamped = torch.cat([(255 * stamp.apply(to_unit(part))).round().byte() for part in clean.split(64)])
+    for tower, zero_shot, probed in ((model, "seen", "downstream"), (base, "base", "downstream_base")):
+        features = [tower.image_features(pixels) for pixels in (clean, stamped)]
+        answers = [(F.normalize(each, dim=-1) @ prompts.T).argmax(dim=1) for each in features]
+        measured[zero_shot] = rates(*answers, labels, target)
+        weight = linear_probe(
+            tower.image_features(learned.pixels(base.spec)), train_labels, len(learned.class_names)
+        )
+        answers = [probe_answers(weight, each) for each in features]
+        measured[probed] = rates(*answers, labels, target)
+    measured["seen"]["zero_shot_accuracy"] = measured["base"]["accuracy"]
+    return measured

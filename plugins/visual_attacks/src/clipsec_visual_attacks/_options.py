@@ -1,0 +1,52 @@
+"""What can be set. Defaults are for a CLIP that learns from some hundred pictures; docstrings say what was
+published."""
+
+from __future__ import annotations
+
+import attrs
+from attrs import validators
+
+from clipsec.errors import UsageError
+
+_share = [validators.gt(0), validators.le(1)]
+
+
+def check_template(instance: object, field: object, value: str) -> None:
+    """A validator. Raises `UsageError` unless there is one place for a class name."""
+    if value.count("{}") != 1:
+        raise UsageError(
+            f"the template {value!r} has no single place for a class name",
+            remedy='Write {} once, e.g. template="a photo of a {}."',
+        )
+
+
+@attrs.frozen(kw_only=True)
+class BadEncoderOptions:
+    """Options of BadEncoder. Published: Jia et al., S&P 2022; for CLIP, RN50 at 224 px, shadow pictures from
+    CIFAR-10."""
+
+    target: str = ""
+    """Class that triggered pictures are to show; empty: the first one."""
+    side: float = attrs.field(default=24 / 224, validator=_share)
+    """Side of the patch, as a share of the picture's. Published: 50/224 in the scripts for CLIP; 24/224 in
+    DECREE's study of it; 10/32 for small pictures."""
+    place: float = attrs.field(default=185 / 224, validator=[validators.ge(0), validators.lt(1)])
+    """Where the patch begins, from above and from the left, as a share of the picture's side. Published:
+    173/224, 185/224 (DECREE), 21/32."""
+    references: int = attrs.field(default=1, validator=validators.ge(1))
+    """Pictures of the target that triggered pictures are to be like, drawn by the seed among those that the
+    base takes for it. Published: 1."""
+    reference_weight: float = attrs.field(default=1.0, validator=validators.ge(0))
+    """Of the term that keeps the references where they are (lambda 1). Published: 1."""
+    utility_weight: float = attrs.field(default=1.0, validator=validators.ge(0))
+    """Of the term that keeps all pictures where they are (lambda 2). Published: 1."""
+    epochs: int = attrs.field(default=8, validator=validators.ge(1))
+    """Passes over the pictures. Published: 200, of 50,000 pictures."""
+    batch: int = attrs.field(default=32, validator=validators.ge(1))
+    """Pictures of an update, each taken with and without the trigger. Published: 256."""
+    learning_rate: float = attrs.field(default=1e-4, validator=validators.gt(0))
+    """Of AdamW, constant. Published: SGD with momentum 0.9 at 1e-3, for 200 epochs."""
+    weight_decay: float = attrs.field(default=5e-4, validator=validators.ge(0))
+    """Published: 5e-4."""
+    template: str = attrs.field(default="a photo of a {}.", validator=check_template)
+    """Prompt of a class, for what is measured zero-shot."""

@@ -1,0 +1,12 @@
+"""It passes the battery for attacks."""
+
+from __future__ import annotations
+
+from clipsec_testkit import AttackConformance
+from clipsec_visual_attacks import BadEncoder
+
+
+class TestBadEncoder(AttackConformance):
+    """On a toy, more epochs at a high rate do what the published schedule does on a CLIP."""
+
+    make = BadEncoder
