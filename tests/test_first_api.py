@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -84,36 +83,18 @@ def test_the_source_beside_the_wheel_is_its_own() -> None:
 
 
 def test_a_wheel_of_the_first_api_runs(
-    tmp_path: Path, pool_folder: Path, environment: dict[str, str]
+    clipsec_here, tmp_path: Path, pool_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Installed as it was built then, it is listed and comes to a verdict in `clipsec run`."""
     site, pool = tmp_path / "site", tmp_path / "pool"
     pip = ["-m", "pip", "install", "-q", "--no-index", "--no-deps", "--disable-pip-version-check"]
     subprocess.run([sys.executable, *pip, "--target", str(site), str(WHEEL)], check=True, timeout=60)
+    monkeypatch.syspath_prepend(str(site))
     pool.mkdir()
     for picture in sorted(pool_folder.glob("*.jpg"))[:8]:
         (pool / picture.name).symlink_to(picture)
-    run = [
-        "-m",
-        "clipsec",
-        "run",
-        "zoo:demo-clean",
-        "--detector",
-        "vintage",
-        "--pool",
-        "pool",
-        "--format",
-        "json",
-    ]
-    done = subprocess.run(
-        [sys.executable, *run],
-        env={**environment, "PYTHONPATH": os.fspath(site)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = ("run", "zoo:demo-clean", "--detector", "vintage", "--pool", "pool", "--format", "json")
+    done = clipsec_here(*command)
     assert done.returncode == 0, done.stderr + done.stdout[-2000:]
     verdict = json.loads(done.stdout)["verdicts"]["vintage-checks/vintage"]
     assert (verdict["outcome"], verdict["summary"]) == ("clean", "the first API works")

@@ -41,9 +41,9 @@ def run(clipsec, *more: str):
     return clipsec("run", "zoo:demo-clean", "--detector", "local/mine", "--plugin-path", "mine.py", *more)
 
 
-def test_it_is_flagged_in_every_format_and_never_reused(clipsec, file: Path, tmp_path: Path) -> None:
+def test_it_is_flagged_in_every_format_and_never_reused(clipsec_here, file: Path, tmp_path: Path) -> None:
     """Two runs compute twice, with no part left over; console, JSON and HTML name the file's sha256."""
-    console = run(clipsec)
+    console = run(clipsec_here)
     assert console.returncode == 0, console.stderr
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     words = " ".join(console.stdout.split())
@@ -52,7 +52,7 @@ def test_it_is_flagged_in_every_format_and_never_reused(clipsec, file: Path, tmp
     (page,) = tmp_path.glob("runs/*/report.html")
     assert f"from an unpackaged file (sha256:{sha256[:12]})" in page.read_text()
 
-    again = json.loads(run(clipsec, "--format", "json").stdout)
+    again = json.loads(run(clipsec_here, "--format", "json").stdout)
     verdict = again["verdicts"]["local/mine"]
     assert verdict["outcome"] == "clean"
     assert verdict["provenance"]["distribution"] == "local"
@@ -75,14 +75,14 @@ def test_it_is_refused_under_a_lock(clipsec, file: Path, tmp_path: Path) -> None
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_that_fails_is_an_error(clipsec, file: Path) -> None:
+def test_a_file_that_fails_is_an_error(clipsec_here, file: Path) -> None:
     """One that cannot be imported is an error verdict; one that is not there is a usage error."""
     file.write_text("raise OSError('no licence')\n" + FILE)
-    done = run(clipsec)
+    done = run(clipsec_here)
     assert done.returncode == 2
     assert "no licence (mine.py:1)" in " ".join(done.stdout.split())
     file.unlink()
-    assert run(clipsec).returncode == 4
+    assert run(clipsec_here).returncode == 4
 
 
 @pytest.mark.parametrize("isolate", [False, True], ids=["in process", "isolated"])
