@@ -7,6 +7,6 @@ from clipsec_testkit import DetectorConformance
 
 
 class TestDecree(DetectorConformance):
-    """On the toys the paired rule decides: a tower of width 32 gives way to small patches by itself."""
+    """It calls the clean toys clean; their triggers are no patches, which it states as its weakness."""
 
     make = Decree

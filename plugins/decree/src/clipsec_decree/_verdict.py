@@ -121,11 +121,9 @@ def _summary(
     if not valid(plan.options, best.start):
         return "No patch was found that gives held-out pictures one feature."
     beside = f"; the reference needs {measures['reference_pl1']:.1%}" if "reference_pl1" in measures else ""
-    what = f"a patch over {best.start.pl1:.1%} of the picture gives all pictures one feature{beside}"
-    if decision.flagged:
-        aim = f", that of {name!r}" if name else ""
-        return f"Backdoored: {what.replace(' one feature', f' one feature{aim}', 1)}."
-    return f"{what[0].upper()}{what[1:]}."
+    aim = f" ({name!r})" if decision.flagged and name else ""
+    said = f"patch over {best.start.pl1:.1%} of the picture gives all pictures one feature{aim}{beside}."
+    return f"Backdoored: a {said}" if decision.flagged else f"A {said}"
 
 
 def _artifacts(context: Context, place: int, found: Found) -> tuple[Artifact, ...]:

@@ -16,9 +16,9 @@ _TOLD = ("accuracy", "zero_shot_accuracy")
 
 
 def split(context: AttackContext) -> tuple[LabelledSet, LabelledSet]:
-    """Pictures to learn from and to measure on; without the latter, half of what there is."""
+    """Pictures to learn from and to measure on, labelled alike; without the latter, half of what there is."""
     if context.held_out is not None:
-        return context.labelled, context.held_out
+        return context.labelled, context.held_out.for_classes(context.labelled.class_names)
     return context.labelled.split(0.5, generator=context.generator("split"))
 
 
