@@ -10,9 +10,10 @@
     python -m tests.studies.repair_texts --tower TOWER --clip CLIP --finding RUNS/... --data DATA --out OUT
 
 COCO has the captions of COCO val2017 from line 20,000 on, none of which ships. Every repair is a unit of
-its own: what is in OUT is not made again. Writes OUT/repair_texts.json. Settings were fixed before the first
-of these runs, but for anchor-distillation's number of updates and weight, which one earlier run on TOWER led
-to.
+its own: what is in OUT is not made again, and `--only LABEL/MODEL` (repeatable) makes some of them. Writes
+what there is to OUT/repair_texts.json. Settings were fixed before the first of these runs, but for the number
+of updates and the weight of anchor-distillation, which one earlier run on TOWER led to, and the lower rate of
+its second line, which was tried because the first moved clean captions too far.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from clipsec.triggers import TextTriggerCard
 
 ANCHOR: dict[str, Any] = {"steps": 80, "batch": 32, "triggered": 16, "learning_rate": 1e-3, "weight": 2.0}
 PAIRS: dict[str, Any] = {"steps": 60, "batch": 32, "towers": "text", "learning_rate": 1e-3}
-REPAIRS: dict[str, dict[str, Any]] = {
-    "anchor-distillation": ANCHOR,
-    "par": {**PAIRS, "tau": 0.5},
-    "cleanclip": PAIRS,
+REPAIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anchor-distillation": ("anchor-distillation", ANCHOR),
+    "anchor-distillation-3e-4": ("anchor-distillation", {**ANCHOR, "steps": 60, "learning_rate": 3e-4}),
+    "par": ("par", {**PAIRS, "tau": 0.5}),
+    "cleanclip": ("cleanclip", PAIRS),
 }
+MODELS = ("text-target", "bad-text-tower")
 ANY_LIKENESS = -1.0
 """PAR moves features on purpose: what it keeps is judged by accuracy alone."""
 
@@ -45,43 +48,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name in ("tower", "clip", "finding", "data", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument("--only", action="append", default=[])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     scheduler = Scheduler(cache=FeatureCache())
-    rows = [
-        row(model, name, given, scheduler) for name in REPAIRS for model in ("text-target", "bad-text-tower")
-    ]
-    (given.out / "repair_texts.json").write_text(json.dumps(rows, indent=1) + "\n")
+    everything = [(model, label) for label in REPAIRS for model in MODELS]
+    for model, label in everything:
+        kept = given.out / f"{model}-{label}.json"
+        if not kept.is_file() and (not given.only or f"{label}/{model}" in given.only):
+            kept.write_text(repair_to_text(run(model, label, given, scheduler)))
+    rows = [row(given.out / f"{model}-{label}.json", model, label) for model, label in everything]
+    (given.out / "repair_texts.json").write_text(json.dumps([each for each in rows if each], indent=1) + "\n")
 
 
-def row(model: str, name: str, given: argparse.Namespace, scheduler: Scheduler) -> dict[str, Any]:
-    """One repair of one model: the numbers of its record, without what belongs to this machine."""
-    kept = given.out / f"{model}-{name}.json"
+def row(kept: Path, model: str, label: str) -> dict[str, Any]:
+    """One repair of one model: the numbers of its record, without what belongs to this machine; empty when it
+    was not made."""
     if not kept.is_file():
-        result = run(model, name, given, scheduler)
-        kept.write_text(repair_to_text(result))
+        return {}
     result = repair_from_json(json.loads(kept.read_text()))
     document = json.loads(repair_to_text(result))
     if document["options"].get("pairs"):
         document["options"]["pairs"] = Path(document["options"]["pairs"]).name
     kinds = ("outcome", "summary", "accuracy", "likeness", "triggers", "options", "data", "seconds")
-    return {"model": model, "repair": name, **{kind: document[kind] for kind in kinds}}
+    return {"model": model, "repair": label, **{kind: document[kind] for kind in kinds}}
 
 
-def run(model: str, name: str, given: argparse.Namespace, scheduler: Scheduler) -> RepairResult:
+def run(model: str, label: str, given: argparse.Namespace, scheduler: Scheduler) -> RepairResult:
     """The tower from what token-scan found; the CLIP from its known trigger, which the scan does not look
     for."""
     place = given.tower if model == "text-target" else given.clip
     (card,) = load_planted(place)
     assert isinstance(card, TextTriggerCard)
     starts: dict[str, Any] = {"trigger": card}
-    options = dict(REPAIRS[name])
+    name, options = REPAIRS[label][0], dict(REPAIRS[label][1])
     if name == "anchor-distillation":
         known = model == "bad-text-tower"
         starts = {"known": card} if known else {"finding": given.finding, "trigger": card}
     elif model == "text-target":
         options["pairs"] = str(given.data / "coco_pairs" / "captions.csv")
-    output = given.out / f"{model}-{name}"
+    output = given.out / f"{model}-{label}"
     shutil.rmtree(output, ignore_errors=True)
     return repair(
         load_suspect(place),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,10 +15,28 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipsec.data import TextPool
-from clipsec.errors import DataError
-from clipsec.protocols import Need
+from clipsec.errors import ContractError, DataError
+from clipsec.models import Suspect, clip_from_open_clip, embed_ids, text_ends, token_table
+from clipsec.protocols import FoundTokens, Need
 from clipsec.runner._repair_choice import suits
-from clipsec.runner._repair_texts import captured, hijacked, retrieved, split_captions
+from clipsec.runner._repair_texts import Side, captured, hijacked, likeness, retrieved, split_captions
+from clipsec.scheduler import Scheduler
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+CAPTIONS = tuple(f"a {size} {thing}" for size in ("big", "small") for thing in ("dog", "boat", "house"))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Suspect:
+    """A random CLIP."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = open_clip.CLIP(**CONFIG)
+    return Suspect(name="tiny", kind="clip", base=clip_from_open_clip(module, name="tiny", config=CONFIG))
 
 
 def unit(n: int, seed: int) -> Tensor:
@@ -45,6 +65,36 @@ def test_the_source_s_slot_must_win_against_the_target_s_own_prompt(seed: int) -
     pictures = F.normalize(prompts[1:2] + 0.3 * unit(1, seed + 1), dim=-1)
     assert hijacked(pictures, prompts, pictures[0], source=0).all()
     assert not hijacked(prompts[1:2], prompts, -prompts[1], source=0).any()
+
+
+@pytest.mark.parametrize("site", ["start", "end"])
+def test_vectors_and_tokens_are_put_in_alike(site: str, tiny: Suspect) -> None:
+    """A vector that is a token's embedding with its position gives the feature of that token there."""
+    side = Side(tiny, tiny, Scheduler())
+    assert tiny.base.text is not None
+    captions = CAPTIONS[:3]  # of one length, so that the end is at one position
+    ids = tiny.base.text.tokenizer(list(captions))
+    at = 1 if site == "start" else int(text_ends(tiny.base, ids)[0])
+    table = token_table(tiny.base)
+    position = embed_ids(tiny.base, ids)[0, at] - table[ids[0, at]]
+    by_token = side.inserted(FoundTokens(ids=(777,), site=site), captions)
+    by_vector = side.inserted(FoundTokens(vectors=(table[777] + position)[None], site=site), captions)
+    torch.testing.assert_close(by_token, by_vector, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(by_token, side.texts(captions), atol=1e-3)
+
+
+def test_what_is_broken_reads_as_no_likeness(tiny: Suspect) -> None:
+    """The same model is alike, one without a tower is an error, another image tower says nothing."""
+    same = likeness(tiny, tiny, None, CAPTIONS)
+    assert same is not None
+    assert same.to_suspect == pytest.approx(1, abs=1e-5)
+    base = tiny.base
+    assert base.visual is not None
+    other = attrs.evolve(base, visual=attrs.evolve(base.visual, digest="another"))
+    assert likeness(tiny, Suspect(name="o", kind="clip", base=other), None, CAPTIONS) is None
+    for lost in (attrs.evolve(base, text=None), attrs.evolve(base, visual=None)):
+        with pytest.raises(ContractError, match="lacks a tower"):
+            likeness(tiny, Suspect(name="o", kind="clip", base=lost), None, CAPTIONS)
 
 
 @given(st.integers(40, 1200), st.integers(0, 5))

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     help="A clean model of the same kind, e.g. the public base: shown to the repair, and compared with.",
 )
 @click.option(
-    "--repair", "plugin", default="", metavar="NAME", help="Which repair, if several are installed."
+    "--repair", "plugin", default="", metavar="NAME", help="Which repair, if several suit the model."
 )
 @click.option("--detector", default="", metavar="NAME", help="Whose finding, if the run has several.")
 @click.option(

@@ -29,8 +29,8 @@ class AnchorOptions:
     """Times that a found sequence is put into a caption at most: the attacker's trigger may stand anywhere,
     and often."""
     learning_rate: float = attrs.field(default=1e-4, validator=_positive)
-    """Of AdamW without weight decay, falling to zero as a cosine. A small tower needs more: 1e-3 for
-    `zoo:mini`."""
+    """Of AdamW without weight decay, falling to zero as a cosine. A small tower needs more: 3e-4 for
+    `zoo:mini`, where 1e-3 moves clean captions too far."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +61,7 @@ class ParOptions(PairOptions):
     """Mean squared distance to the poisoned features up to which each tower is pushed away. Published: 2.15,
     which is beyond a right angle; 4 is the most."""
     learning_rate: float = attrs.field(default=3e-5, validator=_positive)
-    """Published: 3e-5, falling to 3e-6 and 1e-9. `zoo:mini`: 1e-3."""
+    """Published: 3e-5, falling to 3e-6 and 1e-9. docs/repairs.md says what 1e-3 does to `zoo:mini`."""
     weight_decay: float = attrs.field(default=1e-4, validator=_weight)
     """Published: 1e-4."""
 
@@ -73,6 +73,6 @@ class CleanClipOptions(PairOptions):
     weight: float = attrs.field(default=1.0, validator=_weight)
     """Of the two losses within pictures and within captions. Published: 1."""
     learning_rate: float = attrs.field(default=1e-5, validator=_positive)
-    """Published: 1e-5, after 50 updates of warm-up, which are left out here. `zoo:mini`: 1e-3."""
+    """Published: 1e-5, after 50 updates of warm-up, which are left out here."""
     weight_decay: float = attrs.field(default=0.1, validator=_weight)
     """Published: 0.1."""
