@@ -31,7 +31,7 @@ from clipsec_clip_inspector import PromptFinetune
 NAMES = ("cat", "dog")
 pytestmark = pytest.mark.slow
 
-SIZE, SHOTS, POOL, EPSILON = 224, 2, 8, 4 / 255
+SIZE, SHOTS, POOL, EPSILON = 224, 2, 4, 4 / 255
 LAYERS = {"cpu": 2, "cuda": 12}
 PLACES = [
     pytest.param(
@@ -143,7 +143,7 @@ def test_an_attack_leaves_a_delivery_with_its_trigger(workshop: Workshop, suspec
 def test_an_audit_searches_every_class_on_the_suspect_and_on_its_base(
     workshop: Workshop, suspect: Suspect, tmp_path: Path
 ) -> None:
-    """Each class has finite numbers and a trigger within the ball; with eight pictures, of a model that knows
+    """Each class has finite numbers and a trigger within the ball; with four pictures, of a model that knows
     nothing, nothing is called clean."""
     result = clipsec.audit(
         suspect,
