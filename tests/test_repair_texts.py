@@ -110,12 +110,15 @@ def test_a_repair_that_changed_nothing_is_not_repaired(place: Path, tmp_path: Pa
 
 
 def test_what_cannot_be_measured_is_refused(place: Path, tmp_path: Path) -> None:
-    """No finding and several repairs, a repair that needs one, a trigger on a class without pictures."""
+    """No finding and several repairs, a repair that needs one, no trigger to measure by, a trigger on a class
+    without pictures."""
     suspect = load_suspect(str(place / "delivery"))
     with pytest.raises(UsageError, match="several repairs suit"):
         clipsec.repair(suspect, output=tmp_path / "mended")
     with pytest.raises(UsageError, match="no finding is given"):
         clipsec.repair(suspect, output=tmp_path / "mended", plugin="anchor-distillation")
+    with pytest.raises(UsageError, match="nothing says whether"):
+        clipsec.repair(suspect, output=tmp_path / "mended", plugin="par", labelled=place / "labelled")
     card = TextTriggerCard(
         attack="toy",
         trigger=TextTrigger(kind="append", text=TRIGGER_WORD),

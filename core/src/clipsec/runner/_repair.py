@@ -103,6 +103,11 @@ def repair(
     scheduler = scheduler or Scheduler(cache=FeatureCache())
     planted = [trigger] if isinstance(trigger, Trigger | TextTriggerCard) else list(trigger or ())
     cases = cases_of(verdict, folder, planted, known)
+    if verdict is None and not cases:
+        raise UsageError(
+            "without a finding or a trigger nothing says whether a repair worked",
+            remedy="Name a run of this model with --finding RUN, or the attacker's card with --trigger CARD.",
+        )
     learn: TextPool | None = None
     kept: tuple[str, ...] = ()
     if suspect.base.text is not None and suspect.prompts is None:
