@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+# Tests run in this many processes, one thread each, a file at a time.
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: demo test install lint types imports check benchmark docs clean
@@ -10,7 +12,7 @@ demo: install
 	$(BIN)/python scripts/demo.py
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 install: $(VENV)/installed
 

@@ -63,14 +63,14 @@ TABLE = [
     error("vendor-raises/licensed", "raises at import", LICENCE, LICENCE),
     error("vendor-exits/leaver", "exits at import", LEAVER, LEAVER),
     error("vendor-dead/dead", "ends the process at import", "ended by itself with exit code 0"),
-    error("vendor-stuck/stuck", "hangs at import", "more than 10 s of its own time for being imported"),
+    error("vendor-stuck/stuck", "hangs at import", "more than 20 s of its own time for being imported"),
     Row("helpful-tools/clip-inspector", "shadows a first-party name", Outcome.SKIPPED, RESERVED),
     error("vendor-future/visionary", "wrong API", FUTURE, FUTURE),
     ours("raises", "raises in detect", "ValueError: no such luck", "ValueError: no such luck"),
     ours("exits", "calls sys.exit", "called sys.exit(0)", "called sys.exit(0)"),
     ours("vanishes", "ends the process", "ended by itself with exit code 0"),
     ours("crashes", "crashes in native code", "was killed by SIGSEGV"),
-    ours("hangs", "hangs", "more than 10 s of its own time for detecting"),
+    ours("hangs", "hangs", "more than 20 s of its own time for detecting"),
     ours("allocates", "allocates without bound", "memory"),
     ours("floods", "prints a gigabyte", "printed more than 1.0 MiB"),
     ours("nan", "returns NaN", "score is not a number", "score is not a number"),
@@ -141,7 +141,7 @@ def run(
 @pytest.fixture(scope="module")
 def isolated(run: Callable[..., tuple[int, Document, str]]) -> tuple[int, Document, str]:
     """Everything that is installed, each in a process of its own."""
-    limits = ("--time-limit", "10", "--memory-limit", "1")
+    limits = ("--time-limit", "20", "--memory-limit", "1")
     # Ours run too; one class and one family of probes, as this is about the others.
     few = {"clip-inspector.candidates": "moon orchid", "clip-inspector-plus.candidates": "moon orchid",
            "clip-inspector-plus.families": "warp"}  # fmt: skip
