@@ -134,7 +134,7 @@ def write_tables(results: Mapping[str, BenchResult]) -> None:
         tables[f"{name}_not_counted"] = not_counted_table(result)
         if len(result.detectors) > 1:
             tables[f"{name}_detectors"] = detector_table(result)
-        if result.repairs:
+        if any(line.accuracy_after is not None for line in result.repairs):
             tables[f"{name}_repairs"] = repair_table(result)
     page = PAGE.read_text()
     for name, table in tables.items():
