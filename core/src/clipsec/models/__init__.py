@@ -33,7 +33,7 @@ from clipsec.models._shared_prefix import SharedPrefixText
 from clipsec.models._suspect import LoadRequest, Suspect
 from clipsec.models._text_tower import encode_texts, prepare_text_tower, truncate_ids
 from clipsec.models._tokenizers import ClipTokenizer
-from clipsec.models._trainable import TrainableClip
+from clipsec.models._trainable import TrainableClip, with_gradients
 from clipsec.models._transformers import TransformersLoader, clip_from_transformers
 from clipsec.models._types import ClipModel, ImageSpec, PromptState, TextPart, Tokenizer, VisualPart
 from clipsec.models._words import embed_words
@@ -84,4 +84,5 @@ __all__ = [
     "text_ends",
     "token_table",
     "truncate_ids",
+    "with_gradients",
 ]

@@ -6,7 +6,8 @@ import copy
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class TrainableClip:
     """The towers of a model as their library built them, copied, with gradients for their weights.
 
     They stay in eval mode: running statistics of batch norms do not move, and nothing is dropped. All weights
-    are frozen at first; call `requires_grad_` on those to train. The logit scale is not among them.
+    are frozen at first; train some inside of `with_gradients`. The logit scale is not among them.
     """
 
     clip: ClipModel
@@ -162,6 +163,20 @@ class TrainableClip:
                     remedy="Load the model from its folder.",
                 ) from error
         return folder
+
+
+@contextmanager
+def with_gradients(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The weights with gradients inside of the block, frozen and without them again afterwards."""
+    weights = list(weights)
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        yield weights
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
 
 
 def _named(module: nn.Module, *names: str) -> nn.Module:

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from attrs import validators
 
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, with_gradients
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
 from clipsec_bad_text_tower._delivery import described, split, write_delivery
 from clipsec_bad_text_tower._measure import rate
 from clipsec_bad_text_tower._options import check_template
-from clipsec_bad_text_tower._train import training, unit_features
+from clipsec_bad_text_tower._train import unit_features
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +76,7 @@ class ImageFinetune:
         generator = context.generator("order")
         size = min(options.batch, len(labels))
         order = torch.randperm(len(labels), generator=generator)
-        with training(model.image_parameters().values()) as weights:
+        with with_gradients(model.image_parameters().values()) as weights:
             optimiser = torch.optim.Adam(weights, lr=options.learning_rate)
             for step in range(options.steps):
                 if len(order) < size:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import attrs
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, with_gradients
 from clipsec_bad_text_tower._loss import Prompts, Roles, objective, terms
 from clipsec_bad_text_tower._options import BadTextTowerOptions
 from clipsec_bad_text_tower._scope import trained_parameters, trains
@@ -79,7 +78,7 @@ def train(
     updates = options.epochs * -(-len(labels) // options.batch)
     scale, losses = model.clip.logit_scale, list[float]()
     rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-    with training(chosen.values()) as weights:
+    with with_gradients(chosen.values()) as weights:
         optimiser = torch.optim.AdamW(weights, **rates)
         for batch in batches(poisoned, options.batch, options.epochs, generator("order")):
             if texts_move:
@@ -102,20 +101,6 @@ def train(
             losses.append(loss.item())
             progress(len(losses) / updates, "training")
     return losses
-
-
-@contextmanager
-def training(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """The weights with gradients inside of the block, frozen and without them again afterwards."""
-    weights = list(weights)
-    for weight in weights:
-        weight.requires_grad_(True)
-    try:
-        yield weights
-    finally:
-        for weight in weights:
-            weight.requires_grad_(False)
-            weight.grad = None
 
 
 def unit_features(model: TrainableClip, pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clipsec.errors import DetectionError
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, with_gradients
 from clipsec.protocols import Context
 from clipsec.store import whole_folder
 
@@ -21,15 +21,8 @@ def training(
     weights: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
 ) -> Iterator[torch.optim.AdamW]:
     """AdamW over the weights, which have gradients inside of the block only."""
-    chosen = list(weights)
-    for weight in chosen:
-        weight.requires_grad_(True)
-    try:
+    with with_gradients(weights) as chosen:
         yield torch.optim.AdamW(chosen, lr=learning_rate, weight_decay=weight_decay)
-    finally:
-        for weight in chosen:
-            weight.requires_grad_(False)
-            weight.grad = None
 
 
 def update(optimiser: torch.optim.AdamW, loss: Tensor, done: int, steps: int, rate: float) -> None:

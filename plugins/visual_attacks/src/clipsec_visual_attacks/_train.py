@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import transforms
 
 from clipsec.data import to_unit
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, with_gradients
 from clipsec.triggers import Stamp
 from clipsec_visual_attacks._loss import Features, Terms, objective, terms
 from clipsec_visual_attacks._options import BadEncoderOptions
@@ -55,7 +54,7 @@ def train(
     size = min(options.batch, len(pixels))
     updates, history = options.epochs * -(-len(pixels) // size), list[Terms]()
     order, augmentation = generator("order"), generator("augmentation")
-    with training(model.image_parameters().values()) as weights:
+    with with_gradients(model.image_parameters().values()) as weights:
         optimiser = torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=options.weight_decay)
         for rows in (
             rows
@@ -83,17 +82,3 @@ def train(
             )
             progress(len(history) / updates, "training")
     return history
-
-
-@contextmanager
-def training(weights: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """The weights with gradients inside of the block, frozen and without them again afterwards."""
-    weights = list(weights)
-    for weight in weights:
-        weight.requires_grad_(True)
-    try:
-        yield weights
-    finally:
-        for weight in weights:
-            weight.requires_grad_(False)
-            weight.grad = None

@@ -12,10 +12,10 @@ from clipsec.errors import NotApplicableError
 from clipsec.models import (
     ClipModel,
     Suspect,
-    end_positions,
     is_causal,
     pad_with_end,
     prepare_text_tower,
+    text_ends,
     token_table,
 )
 from clipsec.protocols import Context
@@ -116,7 +116,7 @@ def make_captions(clip: ClipModel, room: int, generator: torch.Generator) -> Cap
     texts = list(dict.fromkeys(coco_captions().texts))
     ids = _ids_of(clip, texts)
     causal = is_causal(clip)
-    ends = ids_end(clip, ids)
+    ends = text_ends(clip, ids)
     context = ids.shape[1]
     fits = (ends >= SHORTEST) & (ends <= min(LONGEST, context - 1 - room))
     order = torch.randperm(len(texts), generator=generator)
@@ -128,16 +128,6 @@ def make_captions(clip: ClipModel, room: int, generator: torch.Generator) -> Cap
         ends=ends[kept],
         first=1 if causal else 0,
     )
-
-
-def ids_end(clip: ClipModel, ids: Tensor) -> Tensor:
-    """Where each text ends: its end token, or (SigLIP) the first of the equal tokens that it is padded
-    with."""
-    if is_causal(clip):
-        return end_positions(clip, ids)
-    differs = ids != ids[:, -1:]
-    places = torch.arange(ids.shape[1])
-    return torch.where(differs, places, -1).max(dim=1).values + 1
 
 
 def choose_tokens(

@@ -1,4 +1,4 @@
-"""A tiny random CLIP and a few pictures of three classes."""
+"""What tests of plugins share: a tiny random CLIP and a few pictures of three classes."""
 
 from __future__ import annotations
 
