@@ -355,3 +355,17 @@ def test_the_digest_of_a_record_follows_its_files(install, site: Path):
     assert before == lock_of("vendor-x").distributions["vendor-x"].digest
     (site / "vendor_x/__init__.py").write_text("x = 1")
     assert record.digest != before
+
+
+def test_a_card_of_error_rates_is_not_code_of_the_plugin(install, site: Path):
+    """What was measured of a plugin stays that of the plugin when it ships it; a lock tells the two apart."""
+    module = {"vendor_x/__init__.py": "x = 1"}
+    install("vendor-x", files=module)
+    bare = record_of("vendor-x")
+    bare_code, bare_files = bare.code_digest, bare.digest
+    install("vendor-x", files=module | {"vendor_x/error_rates/x.json": "{}"})
+    carded = record_of("vendor-x")
+    assert carded.code_digest == bare_code
+    assert carded.digest != bare_files
+    (site / "vendor_x/__init__.py").write_text("x = 2")
+    assert carded.code_digest != bare_code

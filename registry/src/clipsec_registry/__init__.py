@@ -20,6 +20,7 @@ from clipsec_registry._errors import (
     PluginTrustError,
     SignatureError,
 )
+from clipsec_registry._files import ERROR_RATES
 from clipsec_registry._lock import (
     LOCK_NAME,
     Lock,
@@ -40,6 +41,7 @@ from clipsec_registry._trust import ByPublisher, BySignature, trust
 
 __all__ = [
     "API_VERSION",
+    "ERROR_RATES",
     "FIRST_PARTY",
     "LOCK_NAME",
     "OLDEST_API_VERSION",

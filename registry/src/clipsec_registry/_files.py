@@ -21,6 +21,9 @@ from clipsec_registry._text import printable
 SIGNATURE_NAME = "clipsec-signature.json"
 """A vendor's signature in a wheel's metadata folder: over all other files, as it cannot cover itself."""
 
+ERROR_RATES = "error_rates"
+"""The folder of a plugin's package with what was measured of its detectors, a card each."""
+
 # Written by installers, not by the authors: they differ between two installations of the same wheel.
 _BY_INSTALLER = frozenset(
     {
@@ -180,6 +183,15 @@ def total(files: Mapping[str, str]) -> str:
     """One digest for all of them, `sha256:...`: over the lines `DIGEST  NAME`, sorted by name."""
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def is_measurement(name: str) -> bool:
+    """Whether a file of a distribution tells what was measured of it: a card in `error_rates/`.
+
+    Nothing imports it, and a check does the same with and without it.
+    """
+    path = PurePosixPath(name)
+    return path.parent.name == ERROR_RATES and path.suffix == ".json"
 
 
 def difference(expected: Mapping[str, str], files: Mapping[str, str]) -> str:

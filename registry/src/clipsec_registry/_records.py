@@ -92,13 +92,22 @@ class PluginRecord:
 
     @property
     def digest(self) -> str:
-        """Over the distribution's files as they are now (`sha256:...`), read anew at each use.
-
-        Part of the keys under which results are cached: an edited plugin is another plugin.
-        """
+        """Over the distribution's files as they are now (`sha256:...`), read anew at each use."""
         from clipsec_registry._files import digests, total
 
         return total(digests(self._offer.by))
+
+    @property
+    def code_digest(self) -> str:
+        """The same without the error-rate cards (`error_rates/*.json`), which are measured with the rest.
+
+        Part of the keys under which results are kept: an edited plugin is another plugin, one that ships
+        what was measured of it is not.
+        """
+        from clipsec_registry._files import digests, is_measurement, total
+
+        files = digests(self._offer.by)
+        return total({name: files[name] for name in files if not is_measurement(name)})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `clipsec list --json`."""

@@ -27,7 +27,7 @@ class Installed:
     record: PluginRecord
     plugin: Any
     code: str
-    """Digest of the distribution's files when they were imported."""
+    """Digest of the distribution's code when it was imported."""
 
     @property
     def name(self) -> str:
@@ -300,7 +300,8 @@ def _install(
             record = registry.find(kind, name)
             if record.canonical_name not in by_name:
                 plugin = registry.load(record, strict=True)
-                by_name[record.canonical_name] = Installed(registry.record(record), plugin, record.digest)
+                code = record.code_digest
+                by_name[record.canonical_name] = Installed(registry.record(record), plugin, code)
             installed[label] = by_name[record.canonical_name]
         except PluginError as error:
             problems.append(f"{kind}.{label}: {error.message}. {error.remedy}")

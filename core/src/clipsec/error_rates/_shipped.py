@@ -11,9 +11,7 @@ from clipsec.error_rates._card import ErrorRates, MeasuredOn, from_text
 from clipsec.errors import DataError
 from clipsec.reports._text import percent
 from clipsec.stats import Proportion
-from clipsec_registry import PluginRecord
-
-FOLDER = "error_rates"
+from clipsec_registry import ERROR_RATES, PluginRecord
 
 
 def shipped_card(record: PluginRecord) -> ErrorRates | None:
@@ -28,7 +26,7 @@ def shipped_card(record: PluginRecord) -> ErrorRates | None:
     except (ImportError, ValueError):
         return None
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(place) / FOLDER / f"{record.name}.json"
+        path = Path(place) / ERROR_RATES / f"{record.name}.json"
         if path.is_file():
             try:
                 text = path.read_text(encoding="utf-8")

@@ -244,7 +244,7 @@ def _provenance(
     key = content_key(
         detector=record.canonical_name,
         version=record.version,
-        code=record.digest,
+        code=record.code_digest,
         suspect=suspect.digest,
         data=data,
         options=options,
