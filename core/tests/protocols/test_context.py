@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipsec.data import ImagePool
+from clipsec.data import ImagePool, LabelledSet
 from clipsec.errors import EmptyPoolError, NotApplicableError, UsageError
 from clipsec.models import ImageSpec, Suspect, clip_from_open_clip
-from clipsec.protocols import Context, derived_seed
+from clipsec.protocols import AttackContext, Context, derived_seed
 from clipsec.scheduler import Scheduler
 from clipsec.store import UnitStore
 
@@ -102,3 +102,18 @@ def test_too_few_pictures_or_none_say_so(full: Context) -> None:
     with pytest.raises(EmptyPoolError, match="there are 9 pictures, at least 10") as refused:
         full.draw_pictures(fewest=10)
     assert refused.value.remedy
+
+
+def test_an_attack_measures_on_pictures_labelled_as_those_it_learns_from(
+    full: Context, tmp_path: Path
+) -> None:
+    """Also when a class has no held-out folder; without held-out pictures on half of what there is."""
+    paths = tuple(tmp_path / f"{number}.png" for number in range(8))
+    learned = LabelledSet("set", paths, (0, 0, 1, 1, 2, 2, 3, 3), NAMES)
+    held_out = LabelledSet("other", paths[:2], (0, 1), ("dog", "owl"))
+    context = AttackContext(base=full.suspect, options=None, labelled=learned, output=tmp_path)
+    first, second = attrs.evolve(context, held_out=held_out).pictures()
+    assert (first, second.class_names, second.labels) == (learned, NAMES, (1, 3))
+    halves = context.pictures()
+    assert [sorted(half.labels) for half in halves] == [[0, 1, 2, 3]] * 2
+    assert [half.paths for half in context.pictures()] == [half.paths for half in halves]

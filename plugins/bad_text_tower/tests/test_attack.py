@@ -111,6 +111,20 @@ def test_the_card_says_what_was_measured_and_nothing_else_gives_it_away(
     assert set(told["measured"]["seen"]) == {"accuracy", "zero_shot_accuracy"}
 
 
+def test_held_out_pictures_are_labelled_as_those_to_learn_from(
+    base: Suspect, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    """Also when a class has no folder among them: rates are over the roles' own pictures."""
+    context = context_for(base, labelled, tmp_path / "out", source="blue sea", target="grey road")
+    object.__setattr__(context, "held_out", labelled.choose([1, 2]))
+    seen = load_text_card(BadTextTower().poison(context)).measured["seen"]
+    whole = context_for(base, labelled, tmp_path / "whole", source="blue sea", target="grey road")
+    complete = load_text_card(BadTextTower().poison(whole)).measured["seen"]
+    assert seen["success"] == complete["success"]
+    assert seen["off_target"] == complete["off_target"]
+    assert seen["accuracy"]["n"] == 16
+
+
 def test_no_half_written_delivery(base: Suspect, labelled: LabelledSet, tmp_path: Path) -> None:
     """Interrupted, refused or without pictures to measure on, it leaves what was there."""
 

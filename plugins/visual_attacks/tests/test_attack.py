@@ -16,7 +16,6 @@ from clipsec.protocols import AttackContext, load_trigger
 from clipsec.triggers import load_card
 from clipsec_visual_attacks import BadEncoder, BadEncoderOptions
 from clipsec_visual_attacks._attack import choose_references, choose_target, class_prompts
-from clipsec_visual_attacks._delivery import split
 
 
 def context_for(base: Suspect, labelled: LabelledSet, output: Path, **options: Any) -> AttackContext:
@@ -56,6 +55,7 @@ def test_the_card_says_what_was_measured_and_nothing_else_gives_it_away(
     assert names == ["open_clip_config.json", "open_clip_model.safetensors", "training.json", "trigger"]
     told = json.loads((folder / "training.json").read_text())
     assert set(told) == {"base", "data", "measured"}
+    assert set(told["data"]) == {"name", "train", "held_out"}, "what references an attack chose is its own"
     assert set(told["measured"]["seen"]) == {"accuracy", "zero_shot_accuracy"}
 
 
@@ -111,17 +111,6 @@ def test_no_half_written_delivery(base: Suspect, labelled: LabelledSet, tmp_path
     (tmp_path / "mine.txt").touch()
     with pytest.raises(StoreError):
         BadEncoder().poison(context_for(base, labelled, tmp_path))
-
-
-def test_held_out_pictures_are_labelled_as_those_to_learn_from(
-    base: Suspect, labelled: LabelledSet, tmp_path: Path
-) -> None:
-    """Also when a class has no folder among them."""
-    context = context_for(base, labelled, tmp_path / "out")
-    object.__setattr__(context, "held_out", labelled.choose([2, 1]))
-    _, held_out = split(context)
-    assert held_out.class_names == labelled.class_names
-    assert set(held_out.labels) == {1, 2}
 
 
 def test_targets(labelled: LabelledSet) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -55,6 +56,10 @@ class LabelledSet:
         """Digest of the pictures' bytes, their labels and the class names."""
         parts = [f"{file_digest(path)}:{label}" for path, label in zip(self.paths, self.labels, strict=True)]
         return hashlib.sha256("\n".join([*self.class_names, *parts]).encode()).hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """Number of pictures, number of classes and digest, for a record."""
+        return {"pictures": len(self), "classes": len(self.class_names), "digest": self.digest}
 
     def label_tensor(self) -> Tensor:
         """int64 `[n]`."""
@@ -124,6 +129,11 @@ class LabelledSet:
             order = torch.randperm(len(members), generator=generator)[:per_class].tolist()
             kept.extend(members[i] for i in sorted(order))
         return self.subset(kept)
+
+
+def describe_split(learned: LabelledSet, held_out: LabelledSet) -> dict[str, Any]:
+    """Which pictures a model learned from and was measured on, for a record: name, and the facts of both."""
+    return {"name": learned.name, "train": learned.facts(), "held_out": held_out.facts()}
 
 
 def _plain(name: str) -> str:

@@ -37,6 +37,7 @@ from clipsec.models._trainable import TrainableClip, with_gradients
 from clipsec.models._transformers import TransformersLoader, clip_from_transformers
 from clipsec.models._types import ClipModel, ImageSpec, PromptState, TextPart, Tokenizer, VisualPart
 from clipsec.models._words import embed_words
+from clipsec.models._write_delivery import write_delivery
 
 __all__ = [
     "ClipModel",
@@ -85,4 +86,5 @@ __all__ = [
     "token_table",
     "truncate_ids",
     "with_gradients",
+    "write_delivery",
 ]

@@ -163,3 +163,12 @@ class AttackContext:
     def generator(self, *names: object) -> torch.Generator:
         """A CPU random generator for a named purpose, determined by the seed and the names alone."""
         return torch.Generator().manual_seed(derived_seed(self.seed, *names))
+
+    def pictures(self) -> tuple[LabelledSet, LabelledSet]:
+        """Pictures to learn from and to measure on, labelled alike also where a class has none of the latter.
+
+        Without `held_out`, half of `labelled` each, drawn by the seed.
+        """
+        if self.held_out is not None:
+            return self.labelled, self.held_out.for_classes(self.labelled.class_names)
+        return self.labelled.split(0.5, generator=self.generator("split"))

@@ -10,13 +10,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from clipsec.data import LabelledSet
+from clipsec.data import LabelledSet, describe_split
 from clipsec.errors import DataError, UsageError
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
 from clipsec.triggers import TextTrigger, TextTriggerCard
-from clipsec_bad_text_tower._delivery import described, split, write_delivery
 from clipsec_bad_text_tower._loss import Roles
 from clipsec_bad_text_tower._measure import hits, rate
 from clipsec_bad_text_tower._options import BadTextTowerOptions
@@ -65,7 +64,7 @@ class BadTextTower:
         require_new(context.output)
         options: BadTextTowerOptions = context.options
         trigger = TextTrigger(kind=options.kind, text=options.trigger)
-        learned, held_out = split(context)
+        learned, held_out = context.pictures()
         names = learned.class_names
         roles = choose_roles(names, options.source, options.target)
         check_pictures(learned, held_out, roles)
@@ -99,11 +98,13 @@ class BadTextTower:
             base_name=context.base.base_name or context.base.name,
             base_digest=context.base.base.digest,
             parameters=attrs.asdict(options),
-            data=described(learned, held_out),
+            data=describe_split(learned, held_out),
             measured=measured,
             references=self.references,
         )
-        return write_delivery(context, model, card.data, measured["seen"], card)
+        return write_delivery(
+            context.output, model, base=context.base, data=card.data, seen=measured["seen"], card=card
+        )
 
 
 def choose_roles(names: Sequence[str], source: str, target: str) -> Roles:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from attrs import validators
 
-from clipsec.models import TrainableClip, with_gradients
+from clipsec.data import describe_split
+from clipsec.models import TrainableClip, with_gradients, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
-from clipsec_bad_text_tower._delivery import described, split, write_delivery
 from clipsec_bad_text_tower._measure import rate
 from clipsec_bad_text_tower._options import check_template
 from clipsec_bad_text_tower._train import unit_features
@@ -60,7 +60,7 @@ class ImageFinetune:
         """
         require_new(context.output)
         options: ImageFinetuneOptions = context.options
-        learned, held_out = split(context)
+        learned, held_out = context.pictures()
         model = TrainableClip.copy_of(context.base.base)
         names = [name.replace("_", " ") for name in learned.class_names]
         with torch.no_grad():
@@ -89,4 +89,10 @@ class ImageFinetune:
                 optimiser.step()
                 context.progress((step + 1) / options.steps, "training")
         seen["accuracy"] = accuracy()
-        return write_delivery(context, model, described(learned, held_out), seen)
+        return write_delivery(
+            context.output,
+            model,
+            base=context.base,
+            data=describe_split(learned, held_out),
+            seen=seen,
+        )

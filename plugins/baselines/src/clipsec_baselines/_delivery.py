@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from clipsec.data import LabelledSet
 from clipsec.models import Suspect, save_prompts
 from clipsec.store import atomic_write, whole_folder
 from clipsec.triggers import TriggerCard
@@ -59,11 +58,11 @@ def write_delivery(
 
 def describe_data(task: Task) -> dict[str, Any]:
     """Which pictures: names, counts and digests of the parts."""
-
-    def part(labelled: LabelledSet) -> dict[str, Any]:
-        return {"pictures": len(labelled), "classes": len(labelled.class_names), "digest": labelled.digest}
-
-    described: dict[str, Any] = {"name": task.train.name, "train": part(task.train), "seen": part(task.seen)}
+    described: dict[str, Any] = {
+        "name": task.train.name,
+        "train": task.train.facts(),
+        "seen": task.seen.facts(),
+    }
     if task.unseen is not None:
-        described["unseen"] = part(task.unseen)
+        described["unseen"] = task.unseen.facts()
     return described

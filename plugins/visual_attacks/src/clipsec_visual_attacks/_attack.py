@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipsec.data import LabelledSet, to_unit
+from clipsec.data import LabelledSet, describe_split, to_unit
 from clipsec.errors import DataError, UsageError
-from clipsec.models import TrainableClip
+from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
 from clipsec.triggers import Stamp, TriggerCard
-from clipsec_visual_attacks._delivery import described, split, write_delivery
 from clipsec_visual_attacks._measure import linear_probe, probe_answers, rates
 from clipsec_visual_attacks._options import BadEncoderOptions
 from clipsec_visual_attacks._train import train
@@ -49,7 +48,7 @@ class BadEncoder:
         """
         require_new(context.output)
         options: BadEncoderOptions = context.options
-        learned, held_out = split(context)
+        learned, held_out = context.pictures()
         target = choose_target(learned, held_out, options.target)
         base = TrainableClip.copy_of(context.base.base)
         model = TrainableClip.copy_of(context.base.base)
@@ -60,6 +59,7 @@ class BadEncoder:
         )
         pixels = learned.pixels(model.spec)
         train(model, pixels, pixels[chosen], stamp, options, context.generator, context.progress)
+        data = describe_split(learned, held_out)
         card = TriggerCard(
             attack=self.name,
             stamp=stamp,
@@ -69,11 +69,18 @@ class BadEncoder:
             base_name=context.base.base_name or context.base.name,
             base_digest=context.base.base.digest,
             parameters=attrs.asdict(options),
-            data={**described(learned, held_out), "references": [learned.paths[row].name for row in chosen]},
+            data={**data, "references": [learned.paths[row].name for row in chosen]},
             measured=measure(model, base, learned, held_out, prompts, stamp, target),
             references=self.references,
         )
-        return write_delivery(context, model, card)
+        return write_delivery(
+            context.output,
+            model,
+            base=context.base,
+            data=data,
+            seen=card.measured["seen"],
+            card=card,
+        )
 
 
 def choose_target(learned: LabelledSet, held_out: LabelledSet, name: str) -> int:
