@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def start(folder: Path, environment: dict[str, str], cache: Path) -> subprocess.
     )
 
 
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Audits that were started; none outlives the test, however it ends."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait(30)
+
+
 def finished_units(folder: Path) -> set[Path]:
     return set(folder.glob("runs/*/verdicts/*/*/units/*.json"))
 
@@ -42,7 +53,7 @@ def verdict_of(folder: Path) -> Verdict:
 
 @pytest.mark.slow
 def test_killed_anywhere_it_resumes_to_the_same_verdict(
-    tmp_path: Path, environment: dict[str, str], cache_folder: Path
+    tmp_path: Path, environment: dict[str, str], started: list[subprocess.Popen[bytes]]
 ) -> None:
     """SIGKILL after the first, the third and the sixth finished class: what is stored is not computed again,
     and the verdict equals that of a run nobody touched, to the last bit."""
@@ -51,9 +62,10 @@ def test_killed_anywhere_it_resumes_to_the_same_verdict(
         folder.mkdir()
     # The run that is killed gets a cache of its own: it must not find the calm run's nulls there.
     calm_process = start(calm, environment, tmp_path / "cache-calm")
+    started.append(calm_process)
     cache = tmp_path / "cache-killed"
     for classes in (1, 3, 6):
-        process = start(killed, environment, cache)
+        started.append(process := start(killed, environment, cache))
         deadline = time.monotonic() + 240
         while len(finished_units(killed)) < classes and process.poll() is None:
             assert time.monotonic() < deadline
@@ -63,7 +75,7 @@ def test_killed_anywhere_it_resumes_to_the_same_verdict(
         assert not list(killed.glob("runs/*/run.json")), "an unfinished run has no result"
     before = {path: path.stat().st_mtime_ns for path in finished_units(killed)}
     assert len(before) >= 6
-    process = start(killed, environment, cache)
+    started.append(process := start(killed, environment, cache))
     assert process.wait(240) in (0, 1, 2)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert calm_process.wait(240) in (0, 1, 2)
