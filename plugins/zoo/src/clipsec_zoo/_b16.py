@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clipsec.errors import MisloadedModelError, UnsupportedModelError
 from clipsec.models import ClipModel, ImageSpec, VisualPart, prepare_image_tower
 
-from ._cache import cache_folder, digest_file, stage_key, stage_tensors, write_json
+from ._cache import cache_folder, stage_tensors, write_json
 from ._clip_onnx import clip_vision_weights, to_open_clip_visual
 from ._compact import expand_vocabulary, tensor_digest, write_folder
 from ._configs import B16_CONFIG
@@ -28,8 +28,8 @@ from ._measure import load_folder, measure
 from ._pairs import labelled_sets, training_examples
 from ._reference_words import REFERENCE_WORDS, SHARED_WITH_CIFAR10
 from ._sources import SOURCES, fetch_member
-from ._texts import ZERO_SHOT_TEMPLATE, vocabulary_of
-from ._training import Recipe, train
+from ._texts import ZERO_SHOT_TEMPLATE
+from ._training import Recipe, training_stage
 
 __all__ = ["B16_RECIPE", "b16_folder", "build_b16"]
 
@@ -113,24 +113,7 @@ def build_b16(
         shard=128,
         progress=lambda done, total: say(f"features {done}/{total}"),
     )
-    vocabulary = vocabulary_of(examples, recipe.context_length)
-    key = stage_key(
-        recipe=attrs.asdict(recipe),
-        features=[digest_file(path) for path in sorted((work / "features").glob("*.safetensors"))],
-        texts=[[example.source, *example.texts] for example in examples],
-        version=1,
-    )
-    trained = train(
-        recipe,
-        examples,
-        features,
-        vocabulary,
-        work / "training.safetensors",
-        key,
-        progress=lambda step, steps, loss: (
-            say(f"step {step}/{steps} loss {loss:.3f}") if step % 10 == 0 else None
-        ),
-    )
+    vocabulary, trained = training_stage(recipe, examples, features, work, say)
     rows = trained["token_embedding.weight"]
     tensors = {**tower, **trained, "token_embedding.weight": expand_vocabulary(rows, vocabulary)}
     folder = _home()

