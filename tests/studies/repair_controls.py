@@ -26,7 +26,7 @@ from clipsec.scheduler import FeatureCache, Scheduler
 from clipsec.store import atomic_write
 
 REPAIR = "prompt-finetune"
-_PUBLISHED = {"rounds": 0, "stop_success": None}
+_PUBLISHED = {"rounds": 0, "probes": False, "learning_rate": 0.002, "stop_success": None}
 SETTINGS: dict[str, dict[str, Any]] = {
     "clean": {**_PUBLISHED, "control": "clean"},
     "noise": {**_PUBLISHED, "control": "noise"},

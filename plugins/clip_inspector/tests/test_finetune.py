@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from clipsec.protocols import Trigger
+from clipsec.triggers import Stamp
 from clipsec_clip_inspector._finetune import (
     Part,
     Score,
     Tuned,
     better,
+    draw,
     enough,
     finetune,
     rate_at,
@@ -26,7 +29,8 @@ from clipsec_clip_inspector._finetune import (
     score_of,
     soft_labels,
 )
-from clipsec_clip_inspector._repair import noise
+from clipsec_clip_inspector._probes import probes
+from clipsec_clip_inspector._repair import generic_stamps, noise
 from clipsec_clip_inspector._repair_options import RepairOptions
 
 seeds = st.integers(0, 2**31)
@@ -34,7 +38,7 @@ shares = st.floats(0, 1)
 scores = st.builds(Score, shares, shares, st.one_of(st.floats(0, 10), st.just(math.nan)))
 
 
-def draw(seed: int, *shape: int) -> Tensor:
+def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -42,7 +46,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 @given(seeds)
 def test_loss_is_half_of_each_cross_entropy(seed: int) -> None:
     """0.5 CE(clean, y) + 0.5 CE(triggered, y); without triggered pictures it is CE(clean, y)."""
-    clean, triggered = draw(seed, 2, 6, 4)
+    clean, triggered = normal(seed, 2, 6, 4)
     labels = torch.arange(6) % 4
     plain = [-z.log_softmax(1)[range(6), labels].mean() for z in (clean, triggered)]
     torch.testing.assert_close(repair_loss(clean, triggered, labels), (plain[0] + plain[1]) / 2)
@@ -52,7 +56,7 @@ def test_loss_is_half_of_each_cross_entropy(seed: int) -> None:
 @given(seeds, shares)
 def test_soft_labels_are_probabilities_between_label_and_base(seed: int, share: float) -> None:
     """They sum to one, are the labels at share 0 and the base's answer at share 1."""
-    base, labels = draw(seed, 6, 4), torch.arange(6) % 4
+    base, labels = normal(seed, 6, 4), torch.arange(6) % 4
     soft = soft_labels(labels, base, share)
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
     torch.testing.assert_close(soft_labels(labels, base, 0.0), F.one_hot(labels, 4).float())
@@ -128,7 +132,7 @@ def backdoored(seed: int = 0) -> tuple[Linear, Part, Part]:
 
     def part(n: int, seed: int) -> Part:
         labels = torch.arange(n) % CLASSES
-        clean = F.one_hot(labels, 6).float() + 0.1 * draw(seed, n, 6)
+        clean = F.one_hot(labels, 6).float() + 0.1 * normal(seed, n, 6)
         clean[:, 4] = 0
         stamped = clean + F.one_hot(torch.tensor(4), 6)
         return Part(clean, (stamped,), labels, (TARGET,), (clean @ torch.eye(CLASSES, 6).T,))
@@ -181,3 +185,24 @@ def test_without_a_trigger_the_backdoor_stays() -> None:
     options = RepairOptions(epochs=3, stop_success=None)
     finetune(head, clean, validation, options, 100.0, torch.Generator().manual_seed(0), floor=0)
     assert score_of(head, validation).success == 1.0
+
+
+@given(seeds, st.integers(1, 4), st.integers(0, 60))
+def test_found_triggers_are_drawn_as_often_as_generic_stamps(seed: int, found: int, generic: int) -> None:
+    """Half of the pictures bear what was found, however many stamps there are besides; without stamps all."""
+    chosen = draw(found, generic, 4000, torch.Generator().manual_seed(seed))
+    assert int(chosen.min()) >= 0
+    assert int(chosen.max()) < found + generic
+    assert abs(float((chosen < found).float().mean()) - (0.5 if generic else 1.0)) < 0.05
+
+
+def test_generic_stamps_aim_at_each_class_that_was_found() -> None:
+    """A whole set of probes for each target."""
+    additive = Stamp("additive", {"delta": torch.zeros(3, 32, 32)})
+    found = [
+        Trigger(stamp=additive, target_index=index, target_name=name)
+        for name, index in (("cat", 1), ("dog", 2), ("cat", 1))
+    ]
+    stamps = generic_stamps(found, 32)
+    assert len(stamps) == 2 * len(probes(32))
+    assert {trigger.target_index for trigger in stamps} == {1, 2}

@@ -36,14 +36,17 @@ class Part:
     """The class that each trigger aims at."""
     base: tuple[Tensor, ...] = ()
     """The base's zero-shot logits `[n, classes]` of the triggered pictures; needed only for distillation."""
+    generic: int = 0
+    """How many of the triggers, the last ones, nobody found: stamps of whole families."""
 
-    def with_trigger(self, features: Tensor, target: int, base: Tensor) -> Part:
-        """The same part with one more trigger."""
+    def with_generic(self, other: Part) -> Part:
+        """The same pictures, under the triggers of another part too, which nobody found."""
         return attrs.evolve(
             self,
-            triggered=(*self.triggered, features),
-            targets=(*self.targets, target),
-            base=(*self.base, base),
+            triggered=(*self.triggered, *other.triggered),
+            targets=(*self.targets, *other.targets),
+            base=(*self.base, *other.base),
+            generic=len(other.triggered),
         )
 
 
@@ -138,7 +141,7 @@ def finetune(
 ) -> Tuned:
     """Train the learner in place; returns the best prompts and the score after each epoch.
 
-    Each picture of a batch is seen clean and under one of the triggers, drawn at random. The best epoch, the
+    Each picture of a batch is seen clean and under one of the triggers, see `draw`. The best epoch, the
     start among them, is that which `better` prefers; training ends early when it has reached
     `options.stop_success` without accuracy below `floor`. Without `stop_success` all epochs are run and the
     last one is kept, as published.
@@ -174,14 +177,28 @@ def _batch_loss(
     labels = train.labels[rows]
     if not train.triggered:
         return repair_loss(learner.logits(train.clean[rows]), None, labels)
-    chosen = torch.randint(len(train.triggered), (len(rows),), generator=generator)
-    triggered = torch.stack(train.triggered)[chosen, rows]
+    chosen = draw(len(train.triggered) - train.generic, train.generic, len(rows), generator)
+    triggered = _picked(train.triggered, chosen, rows)
     both = learner.logits(torch.cat([train.clean[rows], triggered]))
     clean, stamped = both.split(len(rows))
     soft = None
     if distil > 0:
-        soft = soft_labels(labels, torch.stack(train.base)[chosen, rows], distil)
+        soft = soft_labels(labels, _picked(train.base, chosen, rows), distil)
     return repair_loss(clean, stamped, labels, soft)
+
+
+def draw(found: int, generic: int, n: int, generator: torch.Generator) -> Tensor:
+    """Triggers of `n` pictures, int64 `[n]`: one of the `found` or one of the `generic` that come after them,
+    either as likely."""
+    chosen = torch.randint(found, (n,), generator=generator)
+    if generic:
+        others = found + torch.randint(generic, (n,), generator=generator)
+        chosen = torch.where(torch.rand(n, generator=generator) < 0.5, others, chosen)
+    return chosen
+
+
+def _picked(stacked: Sequence[Tensor], chosen: Tensor, rows: Tensor) -> Tensor:
+    return torch.stack([stacked[int(which)][row] for which, row in zip(chosen, rows, strict=True)])
 
 
 def _batches(n: int, size: int, generator: torch.Generator) -> Sequence[Tensor]:

@@ -19,6 +19,7 @@ from clipsec.triggers import Stamp
 from clipsec_clip_inspector._finetune import Part, Tuned, finetune, score_of
 from clipsec_clip_inspector._inversion import invert
 from clipsec_clip_inspector._options import SearchOptions
+from clipsec_clip_inspector._probes import probes
 from clipsec_clip_inspector._repair_options import RepairOptions
 
 SEARCH_BATCH, SEARCH_STEPS, SEARCH_RATE = 32, 32, 0.1
@@ -31,8 +32,8 @@ class PromptFinetune:
     """Repair of CLIP-Inspector (arXiv 2604.09101): only the prompts are trained, on clean pictures and on the
     same pictures with the found trigger, all with their true labels.
 
-    Ours besides the paper: a search for what still works, repeated a few times (`rounds`), and an epoch that
-    is chosen on pictures set apart.
+    Ours besides the paper: the probes of clip-inspector-plus on further copies of the pictures, a search for
+    what still works, repeated a few times (`rounds`), and an epoch that is chosen on pictures set apart.
     """
 
     summary: ClassVar[str] = "fine-tunes learned prompts until the found trigger does nothing"
@@ -49,18 +50,21 @@ class PromptFinetune:
 
         Raises `NotApplicableError` for models without learned prompts and findings without a trigger.
         """
-        prompts, options = context.suspect.prompts, context.options
-        if prompts is None or context.labelled is None or context.output is None:
+        prompts, options, visual = context.suspect.prompts, context.options, context.suspect.base.visual
+        if prompts is None or visual is None or context.labelled is None or context.output is None:
             raise NotApplicableError(
                 f"{context.suspect.name} has no learned prompts that could be trained",
                 remedy="This repair is for prompt-tuned models (CoOp, CoCoOp).",
             )
         triggers = triggers_for(context)
+        broad = options.probes and options.control == "right"
+        generic = generic_stamps(triggers, visual.spec.size) if broad else ()
         train_set, validation_set = context.labelled.split(
             options.validation, generator=context.generator("validation")
         )
         learner = PromptLearner(context.suspect.base, prompts, dtype=context.search_dtype)
-        train = yield from features_of(context, train_set, triggers)
+        stamped = yield from features_of(context, train_set, generic, context.search_dtype)
+        train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)
         validation = yield from features_of(context, validation_set, triggers)
         floor = score_of(learner, validation).accuracy - PATIENCE
         rounds: list[Tuned] = []
@@ -68,7 +72,7 @@ class PromptFinetune:
             if number > 0:
                 found = yield from search_again(context, learner, train_set, triggers, number)
                 triggers = (*triggers, *found)
-                train = yield from features_of(context, train_set, triggers)
+                train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)
                 validation = yield from features_of(context, validation_set, triggers)
             tuned = finetune(
                 learner,
@@ -119,6 +123,17 @@ def triggers_for(context: Context) -> tuple[Trigger, ...]:
     return found
 
 
+def generic_stamps(found: Sequence[Trigger], size: int) -> tuple[Trigger, ...]:
+    """Every probe of clip-inspector-plus for pictures of `size` pixels, aimed at each class that a found
+    trigger aims at."""
+    first = {trigger.target_index: trigger for trigger in reversed(found)}
+    return tuple(
+        attrs.evolve(trigger, stamp=probe.stamp, origin="prompt-finetune")
+        for trigger in first.values()
+        for probe in probes(size)
+    )
+
+
 def aimed(delta: Tensor, like: Trigger) -> Trigger:
     """An additive trigger that aims at the class of another."""
     return attrs.evolve(like, stamp=Stamp("additive", {"delta": delta}), origin="prompt-finetune")
@@ -141,12 +156,14 @@ def noise(size: int, bound: float, generator: torch.Generator) -> Tensor:
     return bound * (2.0 * torch.randint(0, 2, (3, size, size), generator=generator) - 1.0)
 
 
-def features_of(context: Context, labelled: LabelledSet, triggers: Sequence[Trigger]) -> Problem:
-    """A `Part`: image features of the pictures, clean and under each trigger, in fp32 through the scheduler's
-    cache, so that no picture is encoded twice."""
-    suspect = context.suspect
+def features_of(
+    context: Context, labelled: LabelledSet, triggers: Sequence[Trigger], dtype: torch.dtype | None = None
+) -> Problem:
+    """A `Part`: image features of the pictures, clean and under each trigger, in fp32 if not told otherwise,
+    through the scheduler's cache, so that no picture is encoded twice."""
+    suspect, dtype = context.suspect, dtype or context.decision_dtype
     assert suspect.base.visual is not None
-    tower, head = suspect.image_tower(context.decision_dtype), suspect.zero_shot_head(context.decision_dtype)
+    tower, head = suspect.image_tower(dtype), suspect.zero_shot_head(dtype)
     pixels = to_unit(labelled.pixels(suspect.base.visual.spec))
     clean = yield Encode(tower, pixels)
     triggered, base = [], []
