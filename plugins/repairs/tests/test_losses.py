@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from clipsec.models import clip_loss
 from clipsec_repairs import (
     Encoded,
     anchor_loss,
     cleanclip_loss,
-    clip_loss,
     par_loss,
     perturbation,
     similarity,

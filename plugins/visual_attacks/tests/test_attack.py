@@ -15,7 +15,8 @@ from clipsec.models import Suspect, TrainableClip, load_suspect
 from clipsec.protocols import AttackContext, load_trigger
 from clipsec.triggers import load_card
 from clipsec_visual_attacks import BadEncoder, BadEncoderOptions
-from clipsec_visual_attacks._attack import choose_references, choose_target, class_prompts
+from clipsec_visual_attacks._attack import choose_references
+from clipsec_visual_attacks._measure import choose_target, class_prompts
 
 
 def context_for(base: Suspect, labelled: LabelledSet, output: Path, **options: Any) -> AttackContext:

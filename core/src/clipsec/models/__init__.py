@@ -1,5 +1,6 @@
 """Models: what a suspect is, how it is loaded, and the frozen towers prepared from it."""
 
+from clipsec.models._contrastive import clip_loss
 from clipsec.models._digest import state_digest
 from clipsec.models._embedding_tower import (
     decode_ids,
@@ -58,6 +59,7 @@ __all__ = [
     "VisualPart",
     "clip_from_open_clip",
     "clip_from_transformers",
+    "clip_loss",
     "cocoop_logits",
     "coop_logits",
     "decode_ids",

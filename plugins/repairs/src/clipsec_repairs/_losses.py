@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipsec.models import clip_loss
+
 
 @attrs.frozen(eq=False)
 class Encoded:
@@ -62,18 +64,6 @@ def anchor_loss(clean: Encoded, anchor: Encoded, triggered: Encoded, aim: Encode
     """`1 - sim(S(x), A(x)) + weight (1 - sim(S(x + t), y))`. Ours; the form is that of Rickrolling's utility
     and backdoor losses (Struppek et al., ICCV 2023), with the backdoor's target exchanged."""
     return 1 - similarity(clean, anchor) + weight * (1 - similarity(triggered, aim))
-
-
-def clip_loss(images: Tensor, texts: Tensor, groups: Tensor, scale: float) -> Tensor:
-    """CLIP's symmetric cross-entropy (Radford et al. 2021, figure 3): unit features `[n, E]` twice.
-
-    Pairs of one group (`[n]`: the same class, or the same picture) are all right answers to each other, each
-    an equal share; with groups of one this is CLIP's own.
-    """
-    logits = scale * images @ texts.T
-    same = (groups[:, None] == groups[None]).to(logits)
-    share = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)) / 2
 
 
 def perturbation(now: Tensor, before: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipsec.data import LabelledSet, describe_split, to_unit
-from clipsec.errors import DataError, UsageError
+from clipsec.data import LabelledSet, describe_split
+from clipsec.errors import UsageError
 from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
-from clipsec.triggers import Stamp, TriggerCard
-from clipsec_visual_attacks._measure import linear_probe, probe_answers, rates
+from clipsec.triggers import TriggerCard
+from clipsec_visual_attacks._measure import choose_target, class_prompts, measure
 from clipsec_visual_attacks._options import BadEncoderOptions
 from clipsec_visual_attacks._train import train
 from clipsec_visual_attacks._trigger import white_patch
@@ -70,7 +70,7 @@ class BadEncoder:
             base_digest=context.base.base.digest,
             parameters=attrs.asdict(options),
             data={**data, "references": [learned.paths[row].name for row in chosen]},
-            measured=measure(model, base, learned, held_out, prompts, stamp, target),
+            measured=measure(model, base, learned, held_out, options.template, stamp, target),
             references=self.references,
         )
         return write_delivery(
@@ -81,37 +81,6 @@ class BadEncoder:
             seen=card.measured["seen"],
             card=card,
         )
-
-
-def choose_target(learned: LabelledSet, held_out: LabelledSet, name: str) -> int:
-    """Position of the target; empty means the first class.
-
-    Raises `UsageError` for an unknown name, `DataError` when no picture to learn from shows it, or no
-    held-out picture shows another class.
-    """
-    names = learned.class_names
-    if name and name not in names:
-        raise UsageError(f"{name!r} cannot be the target", remedy=f"Choose one of: {', '.join(names)}.")
-    target = names.index(name) if name else 0
-    if target not in learned.labels:
-        raise DataError(
-            f"no picture to learn from shows {names[target]}",
-            remedy="Bring pictures of the target, or choose another one (--target).",
-        )
-    if not set(held_out.labels) - {target}:
-        raise DataError(
-            "there is nothing to measure on: no held-out picture shows another class than the target",
-            remedy="Bring held-out pictures of at least two classes.",
-        )
-    return target
-
-
-@torch.no_grad()
-def class_prompts(model: TrainableClip, names: tuple[str, ...], template: str) -> Tensor:
-    """Text features of one prompt a class, `[classes, E]`, of length one."""
-    return F.normalize(
-        model.encode_texts([template.format(name.replace("_", " ")) for name in names]), dim=-1
-    )
 
 
 def choose_references(
@@ -137,36 +106,3 @@ def choose_references(
     scores = F.normalize(base.image_features(learned.pixels(base.spec)[members]), dim=-1) @ prompts.T
     right = scores.argmax(dim=1) == target
     return torch.cat([members[right], members[~right]])[:count].tolist()
-
-
-@torch.no_grad()
-def measure(
-    model: TrainableClip,
-    base: TrainableClip,
-    learned: LabelledSet,
-    held_out: LabelledSet,
-    prompts: Tensor,
-    stamp: Stamp,
-    target: int,
-) -> dict[str, Any]:
-    """Rates on held-out pictures of the poisoned model and of the clean base.
-
-    `seen` and `base` are zero-shot, under the base's own class prompts; `downstream` and `downstream_base`
-    are those of a linear probe trained on clean pictures through the same tower: the authors measure by a
-    classifier on features, too. Each has `accuracy`, `success` and `natural`, see `rates`.
-    """
-    labels, train_labels = held_out.label_tensor(), learned.label_tensor()
-    clean, measured = held_out.pixels(base.spec), dict[str, Any]()
-    # A white patch leaves whole steps of 1/255, so nothing is rounded away here.
-    stamped = torch.cat([(255 * stamp.apply(to_unit(part))).round().byte() for part in clean.split(64)])
-    for tower, zero_shot, probed in ((model, "seen", "downstream"), (base, "base", "downstream_base")):
-        features = [tower.image_features(pixels) for pixels in (clean, stamped)]
-        answers = [(F.normalize(each, dim=-1) @ prompts.T).argmax(dim=1) for each in features]
-        measured[zero_shot] = rates(*answers, labels, target)
-        weight = linear_probe(
-            tower.image_features(learned.pixels(base.spec)), train_labels, len(learned.class_names)
-        )
-        answers = [probe_answers(weight, each) for each in features]
-        measured[probed] = rates(*answers, labels, target)
-    measured["seen"]["zero_shot_accuracy"] = measured["base"]["accuracy"]
-    return measured
