@@ -35,7 +35,7 @@ _RESERVED = {
     "clipsec-decree": "decree",
     "clipsec-dife": "dife",
     "clipsec-repairs": "anchor-distillation cleanclip par",
-    "clipsec-visual-attacks": "bad-encoder",
+    "clipsec-visual-attacks": "bad-encoder contrastive-poisoning",
     "clipsec-zoo": "zoo",
 }
 """Bare plugin names that only the project's own distributions may use, and which one offers them."""
