@@ -136,6 +136,7 @@ def write_tables(results: Mapping[str, BenchResult]) -> None:
             tables[f"{name}_detectors"] = detector_table(result)
         if any(line.accuracy_after is not None for line in result.repairs):
             tables[f"{name}_repairs"] = repair_table(result)
+            tables[f"{name}_repaired"] = repaired_models(result, "right")
     page = PAGE.read_text()
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
@@ -270,6 +271,20 @@ def repair_table(result: BenchResult) -> Table:
             rows.append(
                 [f"`{one.repair}`", one.attack, str(one.tried), *map(percent, cells), share(one.repaired)]
             )
+    return rows
+
+
+def repaired_models(result: BenchResult, repair: str) -> Table:
+    """What one repair did to each model, beside what the trigger does to the base that nobody touched."""
+    rows = [["data", "attack", "seed", "accuracy", "after", "success", "after", "on the base", "outcome"]]
+    models = {model.name: model for model in result.models}
+    for line in result.repairs:
+        if (line.half, line.repair) == (HALF, repair) and line.accuracy_after is not None:
+            model = models[line.model]
+            values = (line.accuracy_before, line.accuracy_after, line.success_before, line.success_after)
+            base = measured(model)[-1]
+            what = [model.dataset, model.attack, str(model.seed)]
+            rows.append([*what, *map(percent, values), base, line.state])
     return rows
 
 

@@ -150,7 +150,7 @@ def run(options: RepairOptions, rate: float = 0.05) -> tuple[Tuned, Part]:
 
 def test_a_backdoor_in_the_head_is_unlearned() -> None:
     """From all to none of the triggered pictures, with accuracy kept, and training stops when it is done."""
-    tuned, validation = run(RepairOptions(epochs=20))
+    tuned, validation = run(RepairOptions(epochs=20, stop_success=0.01))
     assert tuned.history[0].success == 1.0
     assert tuned.history[tuned.best].success <= 0.01
     assert tuned.history[tuned.best].accuracy == 1.0

@@ -62,6 +62,8 @@ class PromptFinetune:
         train_set, validation_set = context.labelled.split(
             options.validation, generator=context.generator("validation")
         )
+        if options.stop_success is None:
+            train_set = context.labelled
         learner = PromptLearner(context.suspect.base, prompts, dtype=context.search_dtype)
         stamped = yield from features_of(context, train_set, generic, context.search_dtype)
         train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)

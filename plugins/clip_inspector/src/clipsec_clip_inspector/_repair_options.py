@@ -40,9 +40,11 @@ class RepairOptions:
     momentum: float = attrs.field(default=0.9, validator=[validators.ge(0), validators.lt(1)])
     weight_decay: float = attrs.field(default=5e-4, validator=validators.ge(0))
     validation: float = attrs.field(default=0.25, validator=[validators.gt(0), validators.lt(1)])
-    """Share of the labelled pictures that training does not see and that chooses the epoch."""
+    """Share of the labelled pictures that chooses the epoch, and that training then does not see."""
     stop_success: float | None = attrs.field(
-        default=0.01, validator=validators.optional([validators.ge(0), validators.le(1)])
+        default=None, validator=validators.optional([validators.ge(0), validators.le(1)])
     )
     """A round ends when no trigger succeeds on more validation pictures and accuracy has not fallen; its best
-    epoch is kept. None: all epochs are run and the last is kept. Paper: not stated."""
+    epoch is kept; for pictures that the prompts were not learned on, for what they know by heart they lose in
+    any repair, and no epoch is good enough. None: all epochs are run on all pictures, and the last is kept.
+    Paper: not stated."""
