@@ -1,7 +1,8 @@
 """A library-neutral view of a CLIP text transformer's weights.
 
 Read from open_clip's classic CLIP (the weights lie on the model itself), its CustomTextCLIP.text
-(`TextTransformer`), and transformers' CLIPModel, CLIPTextModel, CLIPTextModelWithProjection and SiglipModel.
+(`TextTransformer`), and transformers' CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, SiglipModel and
+SiglipTextModel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""transformers folders: CLIPModel, its text and image halves, and SiglipModel."""
+"""transformers folders: CLIPModel, its text and image halves, SiglipModel and its text half."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ _MODEL_TYPES = {
     "clip_text_model": "CLIPTextModel",
     "clip_vision_model": "CLIPVisionModelWithProjection",
     "siglip": "SiglipModel",
+    "siglip_text_model": "SiglipTextModel",
 }
 _CONFIG_CLASSES = {
     "CLIPModel": "CLIPConfig",
@@ -49,6 +50,7 @@ _CONFIG_CLASSES = {
     "CLIPTextModelWithProjection": "CLIPTextConfig",
     "CLIPVisionModelWithProjection": "CLIPVisionConfig",
     "SiglipModel": "SiglipConfig",
+    "SiglipTextModel": "SiglipTextConfig",
 }
 _KINDS = {
     "CLIPModel": "clip",
@@ -56,6 +58,7 @@ _KINDS = {
     "CLIPTextModelWithProjection": "text tower",
     "CLIPVisionModelWithProjection": "image tower",
     "SiglipModel": "clip",
+    "SiglipTextModel": "text tower",
 }
 
 
@@ -63,7 +66,9 @@ class TransformersLoader:
     """Loads folders with `config.json` and weights of a class in the table above, and
     `transformers:FOLDER`."""
 
-    summary: ClassVar[str] = "transformers folders: CLIPModel, its text and image halves, SiglipModel"
+    summary: ClassVar[str] = (
+        "transformers folders: CLIPModel, its text and image halves, SiglipModel and its text half"
+    )
     api_version: ClassVar[str] = API_VERSION
     conformance: ClassVar[Mapping[str, str]] = {"layout": "transformers"}
 
@@ -195,7 +200,7 @@ def clip_from_transformers(
         )
     model = frozen(model)
     whole: Any = model
-    siglip = kind == "SiglipModel"
+    siglip = kind.startswith("Siglip")
     config = whole.config
     has_text, has_visual = kind != "CLIPVisionModelWithProjection", "TextModel" not in kind
     text_config = getattr(config, "text_config", config)
@@ -266,14 +271,14 @@ def clip_from_transformers(
 
 def _only(facts: Mapping[str, Any], half: str, kind: str = "") -> dict[str, Any]:
     """The facts of one half; a model that is one half has them all."""
-    if kind == "CLIPTextModel":
+    if kind in ("CLIPTextModel", "SiglipTextModel"):
         return dict(facts)
     return {path: fact for path, fact in facts.items() if path.startswith(half)}
 
 
 def _text_dim(model: Any, config: Any, *, siglip: bool) -> int:
     if siglip:
-        return int(model.text_model.head.out_features)
+        return int(getattr(model, "text_model", model).head.out_features)
     projection = getattr(model, "text_projection", None)
     return int(config.hidden_size if projection is None else projection.out_features)
 

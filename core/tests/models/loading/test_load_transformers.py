@@ -15,7 +15,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from clipsec.errors import MalformedModelError, ModelError, UnsupportedModelError
-from clipsec.models import clip_from_transformers, load_suspect
+from clipsec.models import clip_from_transformers, is_causal, load_suspect
 from clipsec.models._text_tower import stock_features
 
 TEXT = {
@@ -47,7 +47,8 @@ def make(name: str, text: dict[str, Any] = TEXT) -> nn.Module:
         siglip = {key: value for key, value in text.items() if key != "projection_dim"}
         config = transformers.SiglipConfig(text_config=siglip, vision_config=VISION)
     elif "Text" in name:
-        config = transformers.CLIPTextConfig(**text)
+        kind = transformers.SiglipTextConfig if "Siglip" in name else transformers.CLIPTextConfig
+        config = kind(**text)
     else:
         config = transformers.CLIPVisionConfig(**VISION)
     module: Any = getattr(transformers, name)(config).eval().requires_grad_(False)
@@ -223,6 +224,25 @@ def test_a_text_tower_without_a_tokenizer_is_refused(saved: Any, write_tokenizer
     assert suspect.kind == "text tower"
     ids = suspect.base.text.tokenizer(["a photo of a cat."])  # type: ignore[union-attr]
     assert int(ids.max()) < 300
+
+
+def test_siglips_text_half_loads_alone(saved: Any, write_tokenizer: Callable[[Path], None]) -> None:
+    """A SiglipTextModel with its tokenizer is a bidirectional text tower and computes what was saved; without
+    one it is refused."""
+    folder, module = saved("SiglipTextModel", text=SMALL_TEXT)
+    with pytest.raises(UnsupportedModelError, match="tokenizer is not in the delivery"):
+        load_suspect(folder)
+    write_tokenizer(folder)
+    suspect = load_suspect(folder)
+    text = suspect.base.text
+    assert suspect.kind == "text tower"
+    assert text is not None
+    assert not is_causal(suspect.base)
+    ids = text.tokenizer(["a photo of a cat."])
+    with torch.no_grad():
+        expected = module(ids).pooler_output
+        assert torch.equal(stock_features(text.module, ids), expected)
+    assert (text.embed_dim, text.context_length) == (expected.shape[1], 24)
 
 
 def test_the_processor_describes_the_transform(saved: Any) -> None:

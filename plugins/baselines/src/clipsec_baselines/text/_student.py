@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clipsec.errors import UnsupportedModelError
 from clipsec.models import ClipModel, end_positions, is_causal, pad_with_end
 
+TRAINABLE = ("CLIPTextModel", "CLIPTextModelWithProjection", "SiglipModel", "SiglipTextModel")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -35,7 +36,7 @@ class Student:
 
     clip: ClipModel
     module: Any
-    """transformers' CLIPTextModel, CLIPTextModelWithProjection or SiglipModel."""
+    """transformers' CLIPTextModel, CLIPTextModelWithProjection, SiglipModel or SiglipTextModel."""
 
     def ids(self, texts: Sequence[str]) -> Tensor:
         """Token ids `[n, T]`, padded with the end token where padding is not part of the text."""
@@ -99,7 +100,7 @@ def text_student(clip: ClipModel) -> Student:
             if not causal:
                 raise _unsupported(clip)
             module = _from_open_clip(stock)
-        elif type(stock).__name__ in ("CLIPTextModel", "CLIPTextModelWithProjection", "SiglipModel"):
+        elif type(stock).__name__ in TRAINABLE:
             module = copy.deepcopy(stock)
         elif type(stock).__name__ == "CLIPModel":
             module = _from_clip_model(stock)
@@ -198,5 +199,5 @@ def _check(student: Student) -> None:
 def _unsupported(clip: ClipModel) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"the text tower of {clip.name} cannot be trained here",
-        remedy="Use open_clip's CLIP, or transformers' CLIPModel, CLIPTextModel or SiglipModel.",
+        remedy="Use open_clip's CLIP, or transformers' CLIPModel, SiglipModel or a text half of theirs.",
     )
