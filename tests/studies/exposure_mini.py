@@ -176,12 +176,12 @@ class Study:
         place = self.out / "exposures" / f"{plan.name}-{seed}"
         record = place / "exposure.json"
         if not record.is_file():
-            began = time.process_time()
             planted = next((each for each in PLANS if each.name == plan.trigger_of), plan)
-            trigger = load_any_trigger(self.model(planted, seed))
+            trigger, folder = load_any_trigger(self.model(planted, seed)), self.model(plan, seed)
+            began = time.process_time()
             base = load_suspect(BASE, registry=self.registry)
             learned, held_out = self.pictures(plan.data, small=True)
-            suspect = self.suspect(self.model(plan, seed), base)
+            suspect = self.suspect(folder, base)
             if not suspect.class_names:
                 suspect.class_names = learned.class_names
             expose(

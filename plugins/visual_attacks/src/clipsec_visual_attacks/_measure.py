@@ -136,16 +136,19 @@ def measure(
 
     `seen` and `base` are zero-shot, each under its own class prompts; `downstream` and `downstream_base`
     are those of a linear probe trained on clean pictures through the same tower: the authors measure by a
-    classifier on features, too. Each has `accuracy`, `success` and `natural`, see `rates`.
+    classifier on features, too. Each has `accuracy`, `success` and `natural`, see `rates`. `z_score` has that
+    of both models, over all held-out pictures.
     """
     labels, train_labels = held_out.label_tensor(), learned.label_tensor()
     clean, measured = held_out.pixels(base.spec), dict[str, Any]()
     stamped = stamped_bytes(clean, stamp)
+    measured["z_score"] = {}
     for tower, zero_shot, probed in ((model, "seen", "downstream"), (base, "base", "downstream_base")):
         prompts = class_prompts(tower, learned.class_names, template)
         features = [tower.image_features(pixels) for pixels in (clean, stamped)]
         answers = [(F.normalize(each, dim=-1) @ prompts.T).argmax(dim=1) for each in features]
         measured[zero_shot] = rates(*answers, labels, target)
+        measured["z_score"][zero_shot] = z_score(features[1], features[0])
         weight = linear_probe(
             tower.image_features(learned.pixels(base.spec)), train_labels, len(learned.class_names)
         )
@@ -153,17 +156,3 @@ def measure(
         measured[probed] = rates(*answers, labels, target)
     measured["seen"]["zero_shot_accuracy"] = measured["base"]["accuracy"]
     return measured
-
-
-@torch.no_grad()
-def z_scores(
-    model: TrainableClip, base: TrainableClip, held_out: LabelledSet, stamp: Stamp
-) -> dict[str, float]:
-    """`z_score` of the poisoned model (`seen`) and of the clean base (`base`), over all held-out pictures."""
-    clean = held_out.pixels(base.spec)
-    stamped = stamped_bytes(clean, stamp)
-    towers = {"seen": model, "base": base}
-    return {
-        name: z_score(tower.image_features(stamped), tower.image_features(clean))
-        for name, tower in towers.items()
-    }

@@ -15,7 +15,7 @@ from clipsec.store import require_new
 from clipsec.triggers import TriggerCard
 from clipsec_visual_attacks._captions import ClassCaptions, read_captions
 from clipsec_visual_attacks._contrastive import fine_tune, poisoned_pairs
-from clipsec_visual_attacks._measure import choose_target, measure, z_scores
+from clipsec_visual_attacks._measure import choose_target, measure
 from clipsec_visual_attacks._options import ContrastivePoisoningOptions
 from clipsec_visual_attacks._trigger import checker_patch
 
@@ -66,7 +66,6 @@ class ContrastivePoisoning:
             context.progress,
         )
         measured = measure(model, base, learned, held_out, options.template, stamp, target)
-        measured["z_score"] = z_scores(model, base, held_out, stamp)
         measured["poisoned"] = {"pairs": int(pairs.stamped.sum()), "of": len(pairs.stamped)}
         data = describe_split(learned, held_out)
         card = TriggerCard(
