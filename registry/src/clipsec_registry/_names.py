@@ -15,6 +15,7 @@ FIRST_PARTY = frozenset(
         "clipsec-dife",
         "clipsec-registry",
         "clipsec-repairs",
+        "clipsec-sample-detectors",
         "clipsec-testkit",
         "clipsec-visual-attacks",
         "clipsec-zoo",
@@ -35,6 +36,7 @@ _RESERVED = {
     "clipsec-decree": "decree",
     "clipsec-dife": "dife",
     "clipsec-repairs": "anchor-distillation cleanclip par",
+    "clipsec-sample-detectors": "bdetclip local-density",
     "clipsec-visual-attacks": "bad-encoder contrastive-poisoning",
     "clipsec-zoo": "zoo",
 }

@@ -41,8 +41,9 @@ def encode_pictures(
     *,
     of: LabelledSet | ImagePool | None = None,
     stamped: bool = False,
+    unit: bool = True,
 ) -> Encoding:
-    """Image features of the model under test, fp32 `[n, E]`, L2-normalised.
+    """Image features of the model under test, fp32 `[n, E]`, L2-normalised unless `unit` is False.
 
     `rows` of `of` (by default of `context.held_out`), all of them if not said. `stamped` puts the trigger on,
     in the triggered condition. Raises `NotApplicableError` when there are no pictures.
@@ -64,11 +65,13 @@ def encode_pictures(
         keys = [hashlib.blake2b(row.numpy().tobytes(), digest_size=16, key=key).digest() for row in raw]
         clean = to_unit(raw)
         found.append((yield Encode(tower, context.stamp(clean) if put else clean, row_keys=keys)))
-    return F.normalize(torch.cat(found), dim=-1) if found else torch.zeros(0, visual.embed_dim)
+    features = torch.cat(found) if found else torch.zeros(0, visual.embed_dim)
+    return F.normalize(features, dim=-1) if unit else features
 
 
-def encode_texts(context: Context, texts: Sequence[str]) -> Encoding:
-    """Text features of the model under test, fp32 `[n, E]`, L2-normalised; `context.mark` puts a trigger in.
+def encode_texts(context: Context, texts: Sequence[str], *, unit: bool = True) -> Encoding:
+    """Text features of the model under test, fp32 `[n, E]`, L2-normalised unless `unit` is False;
+    `context.mark` puts a trigger in.
 
     Raises `NotApplicableError` when the model has no text tower.
     """
@@ -83,7 +86,7 @@ def encode_texts(context: Context, texts: Sequence[str]) -> Encoding:
     for length, members in sorted(by_length.items()):
         tower = text_tower(context.suspect, length, context.decision_dtype)
         found[members] = (yield Encode(tower, ids[members, :length])).to(found)
-    return F.normalize(found, dim=-1)
+    return F.normalize(found, dim=-1) if unit else found
 
 
 def _length(clip: ClipModel, ids: Tensor) -> int:
