@@ -182,7 +182,7 @@ def _make_siglip(mini: ClipModel, captions: Sequence[str], folder: Path) -> dict
         return [texts[row] for row in rows.tolist()], features[rows]
 
     losses = train(student, batch, steps=500, rate=1e-3)
-    student.save(folder, folder)
+    student.save(folder)
     return {"family": "siglip", "first_loss": losses[0], "last_loss": losses[-1]}
 
 
