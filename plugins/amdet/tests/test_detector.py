@@ -62,6 +62,22 @@ def test_a_benign_fine_tune_is_clean(benign: Suspect, clean: Suspect, context_of
     assert "not calibrated here" in verdict.threshold_source
 
 
+@pytest.mark.parametrize(("gap", "outcome"), [(-1.0, Outcome.FINDING), (1.0, Outcome.CLEAN)])
+def test_with_paired_the_difference_decides_alone(
+    gap: float, outcome: Outcome, planted: Suspect, clean: Suspect, context_of: MakeContext
+) -> None:
+    """The score is the difference, the threshold the user's, no landscape is drawn, and no vector is longer
+    than the limit."""
+    context = context_of(planted, clean, paired=True, positions="end", steps=5, gap=gap, starts=1)
+    verdict = detect(context)
+    measures = verdict.evidence[0].measures
+    assert verdict.outcome is outcome
+    assert (verdict.score, verdict.threshold) == (measures["gap"], gap)
+    assert verdict.threshold_source == f"for clip towers, gap = {gap:g} set by the user"
+    assert "convex_share" not in measures
+    assert measures["vector_norm"] <= make_plan(context).longest * 1.0001
+
+
 def test_the_published_threshold_stands_unless_the_user_sets_it(
     planted: Suspect, clean: Suspect, context_of: MakeContext
 ) -> None:

@@ -15,15 +15,18 @@ from clipsec_amdet import (
     assimilation,
     convex_share,
     decide,
+    decide_paired,
     hessian_eigenvalues,
     insert,
     likeness,
     objective,
+    paired_objective,
     search_directions,
     thresholds_of,
 )
 from clipsec_amdet._decision import shares_of
 from clipsec_amdet._landscape import grid_points
+from clipsec_amdet._search import shortened
 
 THRESHOLDS = thresholds_of("clip")
 seeds = st.integers(0, 2**31)
@@ -49,6 +52,31 @@ def test_masked_tokens_do_not_count(seed: int) -> None:
     mask = mask.expand(2, -1)
     assert torch.allclose(assimilation(hidden, mask), assimilation(hidden[:, :4]))
     assert torch.allclose(likeness(hidden, other, mask), likeness(hidden[:, :4], other[:, :4]))
+
+
+@given(seeds)
+def test_the_paired_objective_is_the_difference_of_two_tables(seed: int) -> None:
+    """The reference's mean cosine over all tokens of all prompts, less the suspect's."""
+    hidden, anchor = draw(seed, 3, 4, 5), draw(seed + 1, 3, 4, 5)
+    tables = [
+        F.cosine_similarity(f[:, None], f[None], dim=-1) for f in (hidden.flatten(0, 1), anchor.flatten(0, 1))
+    ]
+    assert torch.allclose(paired_objective(hidden, anchor), tables[1].mean() - tables[0].mean())
+
+
+@given(seeds, st.floats(0.01, 5.0))
+def test_vectors_are_shortened_and_never_turned(seed: int, longest: float) -> None:
+    """Long ones become as long as they may be, short ones stay, directions too."""
+    vectors = draw(seed, 4, 6)
+    cut = shortened(vectors, longest)
+    assert torch.allclose(cut.norm(dim=1), vectors.norm(dim=1).clamp(max=longest))
+    assert torch.allclose(F.normalize(cut, dim=1), F.normalize(vectors, dim=1))
+
+
+def test_the_paired_decision_is_strict() -> None:
+    """A difference equal to the threshold does not flag."""
+    assert not decide_paired(THRESHOLDS.gap, THRESHOLDS).flagged
+    assert decide_paired(THRESHOLDS.gap + 1e-6, THRESHOLDS).flagged
 
 
 @given(seeds)

@@ -32,6 +32,10 @@ class Thresholds:
     """More than this share of curvatures around the vector must be positive."""
     source: str
     """Where the numbers come from, for people."""
+    gap: float
+    """With the option `paired`: the suspect's prompts must become of one piece by more than this beyond the
+    reference's."""
+    gap_source: str
     calibrated: bool = False
     """Whether they were fitted on models of this family that no reported test uses."""
 
@@ -50,8 +54,16 @@ def thresholds_of(family: str) -> Thresholds:
     return Thresholds(family=family, **json.loads(text)["families"][family])
 
 
-def with_set(thresholds: Thresholds, same: float | None, different: float | None) -> Thresholds:
+def with_set(
+    thresholds: Thresholds,
+    *,
+    same: float | None = None,
+    different: float | None = None,
+    gap: float | None = None,
+) -> Thresholds:
     """The thresholds with those that the user sets."""
+    if gap is not None:
+        thresholds = attrs.evolve(thresholds, gap=gap, gap_source=f"gap = {gap:g} set by the user")
     given = (("same", same), ("different", different))
     told = [f"{name} = {value:g}" for name, value in given if value is not None]
     if not told:

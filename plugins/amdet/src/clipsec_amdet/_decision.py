@@ -33,6 +33,12 @@ class Decision:
     """The test with that margin."""
 
 
+def decide_paired(gap: float, thresholds: Thresholds) -> Decision:
+    """Flagged when the difference of suspect and reference exceeds the family's threshold (ours)."""
+    margin = gap - thresholds.gap
+    return Decision(flagged=margin > 0, margin=margin, weakest="difference")
+
+
 def shares_of(assimilated: Tensor, same: Tensor, anchored: Tensor, thresholds: Thresholds) -> Shares:
     """The first three tests from one number a prompt: `assimilation`, `likeness` to the first prompt (whose
     own stands first and is not counted), `likeness` of suspect and reference. All `[n]`, n at least 2."""

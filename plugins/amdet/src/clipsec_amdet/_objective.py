@@ -63,6 +63,21 @@ def objective(
     return weight * away - together
 
 
+def paired_objective(hidden: Tensor, anchor: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How much less of one piece the suspect's prompts are than the reference's (ours): a number, lower is
+    better.
+
+    `hidden` and `anchor` `[n, T, D]` as in `objective`. Of one piece: the squared length of the mean `place`
+    of all rows, which is their tokens' mean cosine within and between prompts.
+    """
+    return oneness(place(anchor, mask)) - oneness(place(hidden, mask))
+
+
+def oneness(places: Tensor) -> Tensor:
+    """The squared length of the mean of `places` `[n, D]`: 1 when all rows go to one place."""
+    return places.mean(dim=0).square().sum()
+
+
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.mean(dim=1)

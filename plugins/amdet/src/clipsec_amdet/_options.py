@@ -40,6 +40,15 @@ class Options:
     """Points along each side of a landscape. Code: 50."""
     reach: float = attrs.field(default=10.0, validator=validators.gt(0))
     """How far a landscape goes to each side. Code: 10."""
+    paired: bool = False
+    """Ours: instead of the published tests, how much more the vectors make of the suspect's prompts one than
+    of the reference's. The search lowers the reference's own assimilation in place of the two terms that move
+    away, the vectors stay no longer than `limit`, and each start is decided by the difference."""
+    limit: float = attrs.field(default=2.0, validator=validators.gt(0))
+    """With `paired`, the greatest length of a vector, in lengths of the suspect's longest token embedding. A
+    vector far off what tokens can be collapses any tower."""
+    gap: float | None = None
+    """With `paired`, replaces the family's threshold of the difference; the verdict then says so."""
     same: float | None = None
     """Replaces the family's threshold for the likeness of prompts to the first; the verdict then says so."""
     different: float | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipsec.data import coco_captions
 from clipsec.errors import NotApplicableError
-from clipsec.models import ClipModel, Suspect, embed_ids, end_positions, is_causal, pad_with_end
+from clipsec.models import ClipModel, Suspect, embed_ids, end_positions, is_causal, pad_with_end, token_table
 from clipsec.protocols import Context
 from clipsec.scheduler import Tower
 from clipsec_amdet._calibration import Thresholds, family_of, thresholds_of, with_set
@@ -77,6 +77,8 @@ class Plan:
     suspect: Tower
     reference: Tower
     width: int
+    longest: float
+    """With `paired`, the greatest length of a vector; else 0."""
 
 
 def make_plan(context: Context) -> Plan:
@@ -91,9 +93,12 @@ def make_plan(context: Context) -> Plan:
     check_reference(clip, reference.base)
     prompts, captions = make_prompts(clip, options, context.generator("prompts"))
     kept = max(2, len(captions) // 5)
+    longest = options.limit * float(token_table(clip).norm(dim=1).max()) if options.paired else 0.0
     return Plan(
         options=options,
-        thresholds=with_set(thresholds_of(family), options.same, options.different),
+        thresholds=with_set(
+            thresholds_of(family), same=options.same, different=options.different, gap=options.gap
+        ),
         prompts=prompts,
         captions=captions,
         batches=make_batches(len(captions) - kept, options, context.generator("batches")),
@@ -103,6 +108,7 @@ def make_plan(context: Context) -> Plan:
         suspect=suspect.embedding_tower(context.decision_dtype),
         reference=reference.embedding_tower(context.decision_dtype),
         width=prompts.rows(torch.tensor([0])).shape[2],
+        longest=longest,
     )
 
 

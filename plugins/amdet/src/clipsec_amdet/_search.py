@@ -11,12 +11,14 @@ from torch import Tensor
 from clipsec.errors import DetectionError
 from clipsec.protocols import Context
 from clipsec.scheduler import Backward, Encode, Problem
-from clipsec_amdet._decision import Decision, Shares, decide, shares_of
+from clipsec_amdet._decision import Decision, Shares, decide, decide_paired, shares_of
 from clipsec_amdet._landscape import convex_share, grid_points, search_directions
-from clipsec_amdet._objective import insert, likeness, objective, place
+from clipsec_amdet._objective import insert, likeness, objective, oneness, paired_objective, place
 from clipsec_amdet._plan import Plan
 
 WEIGHT_DECAY = 1e-5
+PAIRED_STEP = 0.25
+"""With `paired`, the length of Adam's first step in lengths of the longest vector."""
 RECENT = 20
 """Updates that the stopping rule averages over."""
 CHUNK = 128
@@ -34,7 +36,8 @@ class Found:
     losses: list[float]
     shares: Shares
     means: dict[str, float]
-    """Mean assimilation and likenesses over held-out prompts."""
+    """Mean assimilation and likenesses over held-out prompts; `gap`, how much more of one piece the suspect's
+    are than the reference's."""
     decision: Decision
 
 
@@ -46,7 +49,7 @@ def run_start(context: Context, plan: Plan, start: int, advance: Callable[[int],
         noise = torch.randn(plan.options.vectors, plan.width, generator=context.generator("start", start))
         vectors, losses = yield from search(plan, noise, advance)
         shares, means, feature, centre = yield from measure_vectors(plan, vectors)
-        if decide(shares, plan.thresholds).margin > 0:
+        if not plan.options.paired and decide(shares, plan.thresholds).margin > 0:
             generator = context.generator("landscape", start)
             convex = yield from convexity(plan, vectors, centre, generator)
             shares = attrs.evolve(shares, convex=convex)
@@ -55,14 +58,18 @@ def run_start(context: Context, plan: Plan, start: int, advance: Callable[[int],
         unit = context.units.load(name)
         assert unit is not None
     advance(plan.options.steps)
-    shares = Shares(**unit.data["shares"])
+    shares, means = Shares(**unit.data["shares"]), dict(unit.data["means"])
+    if plan.options.paired:
+        decision = decide_paired(means["gap"], plan.thresholds)
+    else:
+        decision = decide(shares, plan.thresholds)
     return Found(
         vectors=unit.tensors["vectors"],
         feature=unit.tensors["feature"],
         losses=list(unit.data["losses"]),
         shares=shares,
-        means=dict(unit.data["means"]),
-        decision=decide(shares, plan.thresholds),
+        means=means,
+        decision=decision,
     )
 
 
@@ -73,18 +80,25 @@ def search(plan: Plan, noise: Tensor, advance: Callable[[int], None]) -> Problem
     number.
     """
     options, prompts = plan.options, plan.prompts
+    rate = options.learning_rate
+    if options.paired:
+        noise = shortened(noise, plan.longest)
+        rate = PAIRED_STEP * plan.longest / plan.width**0.5
     vectors = noise.clone().requires_grad_()
-    optimiser = torch.optim.Adam([vectors], lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.Adam([vectors], lr=rate, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []
     size = lonely_batch(options.starts * options.batch_size)
     for batch in plan.batches:
         rows, mask = prompts.rows(batch), prompts.mask(batch)
-        clean = yield Encode(plan.suspect_search, rows, row_keys=prompts.keys(batch), micro_batch=size)
         inserted = insert(rows, vectors, prompts.at)
         hidden = yield Encode(plan.suspect_search, inserted, cache=False, micro_batch=size)
         anchor = yield Encode(plan.reference_search, inserted, cache=False, micro_batch=size)
-        centre = place(hidden, mask).mean(dim=0) if options.positions == "end" else None
-        loss = objective(hidden, clean, anchor, options.weight, mask, centre).mean()
+        if options.paired:
+            loss = paired_objective(hidden, anchor, mask)
+        else:
+            clean = yield Encode(plan.suspect_search, rows, row_keys=prompts.keys(batch), micro_batch=size)
+            centre = place(hidden, mask).mean(dim=0) if options.positions == "end" else None
+            loss = objective(hidden, clean, anchor, options.weight, mask, centre).mean()
         losses.append(loss.item())
         if not losses[-1] < float("inf"):
             raise DetectionError(
@@ -94,11 +108,19 @@ def search(plan: Plan, noise: Tensor, advance: Callable[[int], None]) -> Problem
         optimiser.zero_grad()
         yield Backward(loss)
         optimiser.step()
+        if options.paired:
+            with torch.no_grad():
+                vectors.copy_(shortened(vectors, plan.longest))
         advance(len(losses))
         recent = losses[-RECENT:]
         if len(losses) in options.stops and sum(recent) / len(recent) < options.stop_loss:
             break
     return vectors.detach(), losses
+
+
+def shortened(vectors: Tensor, longest: float) -> Tensor:
+    """Vectors `[k, D]`, none of them longer than `longest`."""
+    return vectors * (longest / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)).clamp(max=1.0)
 
 
 def lonely_batch(rows: int) -> int | None:
@@ -111,7 +133,7 @@ def measure_vectors(plan: Plan, vectors: Tensor) -> Problem:
     """The first three tests on the held-out prompts: `Shares`, the means behind them, the mean hidden state
     at the position that is read `[D]`, and the mean `place` of the prompts `[D]`."""
     prompts, at_end = plan.prompts, plan.options.positions == "end"
-    places, same, anchored, read = [], [], [], []
+    places, references, same, anchored, read = [], [], [], [], []
     first: tuple[Tensor, Tensor | None, Tensor] | None = None
     for index in plan.held_out.split(CHUNK):
         rows, mask = insert(prompts.rows(index), vectors, prompts.at), prompts.mask(index)
@@ -125,6 +147,7 @@ def measure_vectors(plan: Plan, vectors: Tensor) -> Problem:
             both = None if mask is None or first[1] is None else mask & first[1]
             same.append(likeness(hidden, first[0], both))
         places.append(place(hidden, mask))
+        references.append(place(anchor, mask))
         anchored.append(likeness(hidden, anchor, mask))
         read.append(ends)
     centres, alike, anchoring = (torch.cat(each) for each in (places, same, anchored))
@@ -140,6 +163,7 @@ def measure_vectors(plan: Plan, vectors: Tensor) -> Problem:
         "assimilation": float(collapse.mean()),
         "likeness_to_first": float(alike[1:].mean()),
         "likeness_to_reference": float(anchoring.mean()),
+        "gap": float(oneness(centres) - oneness(torch.cat(references))),
     }
     return shares, means, torch.cat(read).mean(dim=0), centre
 

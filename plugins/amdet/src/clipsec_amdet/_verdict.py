@@ -13,6 +13,7 @@ from clipsec_amdet._plan import Plan
 from clipsec_amdet._search import Found
 
 SCORE = "smallest margin of the tests"
+PAIRED_SCORE = "how much more of one piece than the reference's"
 BLIND = (
     "AMDET looks for one fixed target that any prompt is sent to. Attribute backdoors, targets on the pooled "
     "feature alone and triggers that need a certain prompt can pass it."
@@ -47,9 +48,13 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
         if decoded.pictures:
             notes.append("Nearest pictures: " + ", ".join(name for name, _ in decoded.pictures))
         artifacts = save_target(context, found, decoded)
+        if plan.options.paired:
+            sends = f"the held-out prompts to one place ({found.means['gap']:.2f} more than the reference's)"
+        else:
+            sends = f"{found.shares.same:.1%} of held-out prompts to one place"
         summary = (
-            f"A vector in the text tower's input sends {found.shares.same:.1%} of held-out prompts to one "
-            f"place, near {nearest!r}; the reference does not go there"
+            f"A vector in the text tower's input sends {sends}, near {nearest!r}; the reference does not go "
+            "there"
         )
     else:
         summary = (
@@ -60,10 +65,12 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
     return Verdict(
         outcome=Outcome.FINDING if flagged else Outcome.CLEAN,
         summary=summary + ".",
-        score=found.decision.margin,
-        score_name=SCORE,
-        threshold=0.0,
-        threshold_source=f"for {limits.family} towers, {limits.source}",
+        score=found.means["gap"] if plan.options.paired else found.decision.margin,
+        score_name=PAIRED_SCORE if plan.options.paired else SCORE,
+        threshold=limits.gap if plan.options.paired else 0.0,
+        threshold_source=(
+            f"for {limits.family} towers, {limits.gap_source if plan.options.paired else limits.source}"
+        ),
         target=nearest or None,
         n=len(plan.held_out),
         evidence=tuple(_evidence(start, each, len(plan.held_out)) for start, each in enumerate(founds)),
