@@ -41,11 +41,12 @@ class LocalDensityOptions:
     """Pairs of a random batch that neighbours are looked for in. Published: about 2,048."""
     shown: int = attrs.field(default=12, validator=[validators.ge(0), validators.le(48)])
     """Most suspicious pictures in the report."""
-    digest: str = attrs.field(default="", init=False)
-    """Of the two files and their pictures: a stored verdict is about the same pairs, not the same paths."""
+    digest: str = ""
+    """Of the two files and their pictures: a stored verdict is about the same pairs, not the same paths.
+    Computed; what is given must be equal."""
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "digest", _digest(map(_pairs_facts, (self.pairs, self.clean))))
+        _set_digest(self, map(_pairs_facts, (self.pairs, self.clean)))
 
 
 @attrs.frozen(kw_only=True)
@@ -66,12 +67,12 @@ class BDetClipOptions:
     """Most words of such a sentence. Published: short."""
     shown: int = attrs.field(default=12, validator=[validators.ge(0), validators.le(48)])
     """Most suspicious pictures in the report."""
-    digest: str = attrs.field(default="", init=False)
-    """Of the file with descriptions."""
+    digest: str = ""
+    """Of the file with descriptions. Computed; what is given must be equal."""
 
     def __attrs_post_init__(self) -> None:
         described = [] if not self.descriptions else read_descriptions(self.descriptions)
-        object.__setattr__(self, "digest", _digest(map(repr, described)))
+        _set_digest(self, map(repr, described))
 
 
 def read_descriptions(file: Path | str) -> list[tuple[str, str]]:
@@ -102,5 +103,10 @@ def _pairs_facts(file: str) -> str:
         ) from error
 
 
-def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _set_digest(options: LocalDensityOptions | BDetClipOptions, parts: Iterable[str]) -> None:
+    found = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    if options.digest not in ("", found):
+        raise DataError(
+            "the files are not those of the digest that was given", remedy="Leave the option digest out."
+        )
+    object.__setattr__(options, "digest", found)
