@@ -17,6 +17,8 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tests.studies.learned_anew import Anew, learned_anew
+
 from clipsec.bench import (
     KINDS,
     Bench,
@@ -81,7 +83,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("report",))
     given = parser.parse_args()
     use_all_cores()
-    results = {}
+    results, anew = {}, {}
     for name in given.suite or SUITES:
         suite = read_suite(ROOT / "tests" / "suites" / f"{FILES[name]}.toml")
         plan = make_plan(suite, data=given.data, registry=Registry(), suite_folder=ROOT / "tests" / "suites")
@@ -90,7 +92,15 @@ def main() -> None:
             work(bench, halves=(HALF,), kinds=KINDS)
         results[name] = write_report(bench)
         keep(given.out / SUITES[name], DATA / name, results[name])
-    write_tables(results)
+        anew[name] = {
+            model.name: found
+            for model in plan.models
+            if any(
+                line.model == model.name and line.accuracy_after is not None for line in results[name].repairs
+            )
+            and (found := learned_anew(bench, model)) is not None
+        }
+    write_tables(results, anew)
     if {"mini", "b16"} <= set(results):
         atomic_write(CARD, to_text(card([results["mini"], results["b16"]])).encode())
 
@@ -117,7 +127,7 @@ def card(results: Iterable[BenchResult]) -> ErrorRates:
     return ErrorRates(detector="clipsec-clip-inspector/clip-inspector-plus", measurements=tuple(rows))
 
 
-def write_tables(results: Mapping[str, BenchResult]) -> None:
+def write_tables(results: Mapping[str, BenchResult], anew: Mapping[str, Mapping[str, Anew]]) -> None:
     """The tables of the page, and the pictures of both bases together."""
     tables: dict[str, Table] = {}
     both = {name: cases(results[name], PROBES) for name in ("mini", "b16") if name in results}
@@ -136,7 +146,7 @@ def write_tables(results: Mapping[str, BenchResult]) -> None:
             tables[f"{name}_detectors"] = detector_table(result)
         if any(line.accuracy_after is not None for line in result.repairs):
             tables[f"{name}_repairs"] = repair_table(result)
-            tables[f"{name}_repaired"] = repaired_models(result, "right")
+            tables[f"{name}_repaired"] = repaired_models(result, "right", anew[name])
     page = PAGE.read_text()
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
@@ -205,10 +215,10 @@ def left_out_table(results: Sequence[BenchResult]) -> Table:
 
 def detector_table(result: BenchResult) -> Table:
     """Every detector on the same models."""
-    rows = [["detector", "models", "AUROC", "found", "passed", "F1", "seconds a model", "published AUROC"]]
+    rows = [["detector", "models", "AUROC", "found", "passed", "F1", "tower seconds", "published AUROC"]]
     for label, about in result.detectors.items():
         one = result.row(HALF, label).quality
-        cost = "" if one.cost.seconds is None else f"{one.cost.seconds:.0f}"
+        cost = "" if one.cost.tower_seconds is None else f"{one.cost.tower_seconds:.0f}"
         theirs = about["published"].get("auroc")
         rows.append(
             [
@@ -261,30 +271,33 @@ def not_counted_table(result: BenchResult) -> Table:
 
 
 def repair_table(result: BenchResult) -> Table:
-    """Each repair over the models that count: before and after."""
+    """Each repair over the models that it was tried on: before and after."""
     from clipsec.bench._repaired import repair_rows
 
-    rows = [["repair", "attack", "models", "accuracy before", "after", "success before", "after", "repaired"]]
+    rows = [["repair", "models", "accuracy before", "after", "success before", "after", "repaired"]]
     for one in repair_rows(result.repairs):
-        if one.half == HALF:
+        if one.half == HALF and one.attack == "all":
             cells = (one.accuracy_before, one.accuracy_after, one.success_before, one.success_after)
-            rows.append(
-                [f"`{one.repair}`", one.attack, str(one.tried), *map(percent, cells), share(one.repaired)]
-            )
+            rows.append([f"`{one.repair}`", str(one.tried), *map(percent, cells), share(one.repaired)])
     return rows
 
 
-def repaired_models(result: BenchResult, repair: str) -> Table:
-    """What one repair did to each model, beside what the trigger does to the base that nobody touched."""
-    rows = [["data", "attack", "seed", "accuracy", "after", "success", "after", "on the base", "outcome"]]
+def repaired_models(result: BenchResult, repair: str, anew: Mapping[str, Anew]) -> Table:
+    """What one repair did to each model, beside prompts learned anew on the same pictures and the base, which
+    nobody poisoned, under the same trigger."""
+    rows = [
+        ["data", "attack", "seed", "accuracy", "after", "anew", "success", "after", "anew", "base", "outcome"]
+    ]
     models = {model.name: model for model in result.models}
     for line in result.repairs:
         if (line.half, line.repair) == (HALF, repair) and line.accuracy_after is not None:
-            model = models[line.model]
-            values = (line.accuracy_before, line.accuracy_after, line.success_before, line.success_after)
-            base = measured(model)[-1]
+            model, own = models[line.model], anew.get(line.model)
+            cells = [
+                *(line.accuracy_before, line.accuracy_after, own and own.accuracy.value),
+                *(line.success_before, line.success_after, own and own.success.value),
+            ]
             what = [model.dataset, model.attack, str(model.seed)]
-            rows.append([*what, *map(percent, values), base, line.state])
+            rows.append([*what, *map(percent, cells), measured(model)[-1], line.state])
     return rows
 
 
