@@ -115,6 +115,26 @@ def caption_files(data: Path, out: Path) -> dict[str, str]:
     }
 
 
+def made(
+    model: tuple[str, str, int, dict[str, Any]],
+    out: Path,
+    files: dict[str, str],
+    labelled: LabelledSet,
+    registry: Registry,
+) -> Path:
+    """The folder of a model; trained if it is not below `out` yet."""
+    _, plugin, seed, values = model
+    folder = out / "models" / f"{plugin}-{seed}"
+    options = {
+        key: files.get(value, value) if key in ("captions", "pairs") else value
+        for key, value in values.items()
+    }
+    if not folder.is_dir():  # it is written whole or not at all
+        base = load_suspect("zoo:mini", registry=registry)
+        attack(plugin, base, labelled, folder, options=options, seed=seed, registry=registry)
+    return folder
+
+
 def _row(
     model: tuple[str, str, int, dict[str, Any]],
     out: Path,
@@ -127,14 +147,7 @@ def _row(
     if place.is_file():
         return json.loads(place.read_text(encoding="utf-8"))
     place.parent.mkdir(exist_ok=True)
-    folder = out / "models" / place.stem
-    options = {
-        key: files.get(value, value) if key in ("captions", "pairs") else value
-        for key, value in values.items()
-    }
-    if not folder.is_dir():  # it is written whole or not at all
-        base = load_suspect("zoo:mini", registry=registry)
-        attack(plugin, base, labelled, folder, options=options, seed=seed, registry=registry)
+    folder = made(model, out, files, labelled, registry)
     card = folder / "trigger" / "trigger.json"
     record = card if card.is_file() else folder / "training.json"
     result = audit(
