@@ -141,6 +141,7 @@ def write_tables(results: Mapping[str, BenchResult], anew: Mapping[str, Mapping[
         atomic_write(DATA / "scores.svg", score_figure(together, 1.0, "score of the probes, in thresholds"))
     for name, result in results.items():
         tables[f"{name}_models"] = model_table(result, PROBES)
+        tables[f"{name}_every"] = every_model(result)
         tables[f"{name}_not_counted"] = not_counted_table(result)
         if len(result.detectors) > 1:
             tables[f"{name}_detectors"] = detector_table(result)
@@ -258,6 +259,29 @@ def model_table(result: BenchResult, detector: str) -> Table:
                 number(said.score),
             ]
         )
+    return rows
+
+
+def every_model(result: BenchResult) -> Table:
+    """Every model that was built, counted or not, with what each detector says of it."""
+    rows = [
+        [
+            "model",
+            "seed",
+            "accuracy",
+            "success",
+            "on base",
+            "counts",
+            *(f"`{one}`" for one in result.detectors),
+        ]
+    ]
+    said = {(line.model, line.detector): line for line in result.verdicts if line.half == HALF}
+    for model in result.models:
+        if model.half == HALF and model.state == "built":
+            verdicts = [said.get((model.name, label)) for label in result.detectors]
+            cells = ["" if one is None else f"{one.outcome} {number(one.score)}".strip() for one in verdicts]
+            counts = "yes" if model.counts else "no"
+            rows.append([model.attack, str(model.seed), *measured(model), counts, *cells])
     return rows
 
 
