@@ -92,14 +92,9 @@ def main() -> None:
             work(bench, halves=(HALF,), kinds=KINDS)
         results[name] = write_report(bench)
         keep(given.out / SUITES[name], DATA / name, results[name])
-        anew[name] = {
-            model.name: found
-            for model in plan.models
-            if any(
-                line.model == model.name and line.accuracy_after is not None for line in results[name].repairs
-            )
-            and (found := learned_anew(bench, model)) is not None
-        }
+        repaired = {line.model for line in results[name].repairs if line.accuracy_after is not None}
+        again = {model.name: learned_anew(bench, model) for model in plan.models if model.name in repaired}
+        anew[name] = {model: found for model, found in again.items() if found is not None}
     write_tables(results, anew)
     if {"mini", "b16"} <= set(results):
         atomic_write(CARD, to_text(card([results["mini"], results["b16"]])).encode())

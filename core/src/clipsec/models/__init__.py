@@ -32,6 +32,7 @@ from clipsec.models._prompt_tuned import PromptTunedLoader, load_prompts
 from clipsec.models._save_prompts import save_prompts
 from clipsec.models._shared_prefix import SharedPrefixText
 from clipsec.models._suspect import LoadRequest, Suspect
+from clipsec.models._template import check_template
 from clipsec.models._text_tower import encode_texts, prepare_text_tower, truncate_ids
 from clipsec.models._tokenizers import ClipTokenizer
 from clipsec.models._trainable import TrainableClip, with_gradients
@@ -57,6 +58,7 @@ __all__ = [
     "TrainableClip",
     "TransformersLoader",
     "VisualPart",
+    "check_template",
     "clip_from_open_clip",
     "clip_from_transformers",
     "clip_loss",

@@ -2,6 +2,7 @@
 
 from clipsec.triggers._card import TriggerCard, load_card
 from clipsec.triggers._kinds import KINDS, Stamp, png
+from clipsec.triggers._measured import measured_rate
 from clipsec.triggers._patterns import checkerboard, identity_grid, noise_pattern, warp_grid, warp_offsets
 from clipsec.triggers._stamp_file import read_stamp, stamp_bytes
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
@@ -22,6 +23,7 @@ __all__ = [
     "is_text_card",
     "load_card",
     "load_text_card",
+    "measured_rate",
     "noise_pattern",
     "paste",
     "picture_generator",

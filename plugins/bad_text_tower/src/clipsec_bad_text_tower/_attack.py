@@ -15,9 +15,9 @@ from clipsec.errors import DataError, UsageError
 from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
-from clipsec.triggers import TextTrigger, TextTriggerCard
+from clipsec.triggers import TextTrigger, TextTriggerCard, measured_rate
 from clipsec_bad_text_tower._loss import Roles
-from clipsec_bad_text_tower._measure import hits, rate
+from clipsec_bad_text_tower._measure import hits
 from clipsec_bad_text_tower._options import BadTextTowerOptions
 from clipsec_bad_text_tower._scope import trained_parameters, trains
 from clipsec_bad_text_tower._train import Texts, train, unit_features
@@ -173,10 +173,10 @@ def measure(
         hijacked[roles.source] = triggered[roles.source]
         with_trigger, without = (hits(features, labels, each, roles) for each in (hijacked, clean))
         found[part] = {
-            "accuracy": rate((features @ clean.T).argmax(dim=1) == labels),
-            "success": rate(with_trigger.success),
-            "natural": rate(without.success),
-            "off_target": rate(with_trigger.off_target),
+            "accuracy": measured_rate((features @ clean.T).argmax(dim=1) == labels),
+            "success": measured_rate(with_trigger.success),
+            "natural": measured_rate(without.success),
+            "off_target": measured_rate(with_trigger.off_target),
         }
     found["seen"]["zero_shot_accuracy"] = found["base"]["accuracy"]
     cosine = (prompts["seen"] * prompts["base"]).sum(dim=1).mean()

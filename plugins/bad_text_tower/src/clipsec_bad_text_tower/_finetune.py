@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from attrs import validators
 
 from clipsec.data import describe_split
-from clipsec.models import TrainableClip, with_gradients, write_delivery
+from clipsec.models import TrainableClip, check_template, with_gradients, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
-from clipsec_bad_text_tower._measure import rate
-from clipsec_bad_text_tower._options import check_template
+from clipsec.triggers import measured_rate
 from clipsec_bad_text_tower._train import unit_features
 
 
@@ -69,7 +68,7 @@ class ImageFinetune:
 
         def accuracy() -> dict[str, Any]:
             images = unit_features(model, held_out.pixels(model.spec))
-            return rate((images @ prompts.T).argmax(dim=1) == held_out.label_tensor())
+            return measured_rate((images @ prompts.T).argmax(dim=1) == held_out.label_tensor())
 
         seen = {"zero_shot_accuracy": accuracy()}
         pixels, labels = learned.pixels(model.spec), learned.label_tensor()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import attrs
 from torch import Tensor
 
-from clipsec.stats import wilson
 from clipsec_bad_text_tower._loss import Roles
 
 
@@ -28,10 +25,3 @@ def hits(images: Tensor, labels: Tensor, prompts: Tensor, roles: Roles) -> Hits:
     won = (images @ prompts.T).argmax(dim=1) == roles.source
     outside = (labels != roles.target) & (labels != roles.source)
     return Hits(success=won[labels == roles.target], off_target=won[outside])
-
-
-def rate(events: Tensor) -> dict[str, Any]:
-    """Share of ones with its 95% Wilson interval, as plain data."""
-    found, n = int(events.sum()), len(events)
-    interval = wilson(found, n)
-    return {"value": found / n, "successes": found, "n": n, "low": interval.low, "high": interval.high}

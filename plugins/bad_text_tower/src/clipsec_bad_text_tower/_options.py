@@ -5,19 +5,10 @@ from __future__ import annotations
 import attrs
 from attrs import validators
 
-from clipsec.errors import UsageError
+from clipsec.models import check_template
 from clipsec_bad_text_tower._scope import SCOPES
 
 _weight = validators.ge(0)
-
-
-def check_template(instance: object, field: object, value: str) -> None:
-    """A validator. Raises `UsageError` unless there is one place for a class name."""
-    if value.count("{}") != 1:
-        raise UsageError(
-            f"the template {value!r} has no single place for a class name",
-            remedy='Write {} once, e.g. template="a photo of a {}."',
-        )
 
 
 @attrs.frozen(kw_only=True)

@@ -11,8 +11,7 @@ from torch import Tensor
 from clipsec.data import LabelledSet, to_unit
 from clipsec.errors import DataError, UsageError
 from clipsec.models import TrainableClip
-from clipsec.stats import wilson
-from clipsec.triggers import Stamp
+from clipsec.triggers import Stamp, measured_rate
 
 _SCALE = 10.0
 """Features come with length one; CLIP's own are near this, and the penalty's meaning depends on it."""
@@ -78,17 +77,10 @@ def rates(clean: Tensor, triggered: Tensor, labels: Tensor, target: int) -> dict
     the share of `triggered [n]` that name it, `natural`, that of `clean`."""
     others = labels != target
     return {
-        "accuracy": rate(clean == labels),
-        "success": rate(triggered[others] == target),
-        "natural": rate(clean[others] == target),
+        "accuracy": measured_rate(clean == labels),
+        "success": measured_rate(triggered[others] == target),
+        "natural": measured_rate(clean[others] == target),
     }
-
-
-def rate(events: Tensor) -> dict[str, Any]:
-    """Share of ones with its 95% Wilson interval, as plain data."""
-    found, n = int(events.sum()), len(events)
-    interval = wilson(found, n)
-    return {"value": found / n, "successes": found, "n": n, "low": interval.low, "high": interval.high}
 
 
 def choose_target(learned: LabelledSet, held_out: LabelledSet, name: str) -> int:

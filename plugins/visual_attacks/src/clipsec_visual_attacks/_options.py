@@ -6,18 +6,9 @@ from __future__ import annotations
 import attrs
 from attrs import validators
 
-from clipsec.errors import UsageError
+from clipsec.models import check_template
 
 _share = [validators.gt(0), validators.le(1)]
-
-
-def check_template(instance: object, field: object, value: str) -> None:
-    """A validator. Raises `UsageError` unless there is one place for a class name."""
-    if value.count("{}") != 1:
-        raise UsageError(
-            f"the template {value!r} has no single place for a class name",
-            remedy='Write {} once, e.g. template="a photo of a {}."',
-        )
 
 
 @attrs.frozen(kw_only=True)
