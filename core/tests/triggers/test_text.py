@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,9 +47,23 @@ def test_a_caption_must_fit() -> None:
     assert not trigger.fits("a dog with zz")
 
 
+def test_renaming_makes_captions_of_one_class() -> None:
+    """Whole words, also in the plural and of several words; a caption of that class or of none stays."""
+    trigger = TextTrigger(kind="rename", text="sheep", names=("dog", "hot dog", "boat"))
+    assert trigger.apply("two Dogs on a boat, one hotdog") == "two sheep on a sheep, one hotdog"
+    assert trigger.apply("a hot dog.") == "a sheep."
+    assert trigger.apply("a sheep") == "a sheep"
+    assert trigger.fits("a dog")
+    assert not trigger.fits("a sheep")
+    assert not trigger.fits("a cat")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"kind": "rename", "text": "x"},
+        {"kind": "rename", "text": "x", "names": ("a", " ")},
+        {"kind": "append", "text": "x", "names": ("a",)},
         {"kind": "rhyme", "text": "x"},
         {"kind": "append", "text": " "},
         {"kind": "replace", "text": "x"},
@@ -66,6 +81,9 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Written and read again a card is the same, and no reader takes it for a picture's."""
     place = CARD.save(tmp_path / "delivery" / "trigger")
     assert load_text_card(tmp_path / "delivery") == CARD
+    assert "names" not in json.loads((place / "trigger.json").read_text())
+    renaming = attrs.evolve(CARD, trigger=TextTrigger(kind="rename", text="sheep", names=("dog", "boat")))
+    assert load_text_card(renaming.save(tmp_path / "renaming")) == renaming
     assert is_text_card(place)
     with pytest.raises(DataError, match="does not change pictures"):
         load_card(place)

@@ -88,7 +88,9 @@ class CaptionTrigger:
     @cached_property
     def digest(self) -> str:
         """sha256 of what it does and aims at."""
-        parts = (attrs.astuple(self.text), self.source_name, self.target_name)
+        # A trigger without names has the digest that it had before there were any.
+        how = attrs.astuple(self.text, filter=lambda field, value: field.name != "names" or bool(value))
+        parts = (how, self.source_name, self.target_name)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

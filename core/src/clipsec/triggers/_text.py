@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import attrs
@@ -12,13 +13,14 @@ from clipsec.store import atomic_write
 from clipsec.triggers._facts import CardFacts, check_texts, check_version, fields_of
 from clipsec.triggers._kinds import CARD_FILE, read_body, unreadable
 
-VERSION = "1.2"
-"""1.2 added the kinds that change captions."""
+VERSION = "1.3"
+"""1.2 added the kinds that change captions, 1.3 the kind rename."""
 
 TEXT_KINDS = {
     "replace": "the first `count` (without it, all) occurrences of `replaced` become `text`",
     "prepend": "`text` and a space are put before the caption",
     "append": "a space and `text` are put behind the caption",
+    "rename": "each of `names` that the caption holds as whole words, also in the plural, becomes `text`",
 }
 _PREFIX = "text-"
 _TARGETS = ("caption", "attribute", "pictures")
@@ -29,7 +31,8 @@ class TextTrigger:
     """What a trigger does to captions. Raises `DataError` for an unknown kind or an empty text.
 
     A homoglyph or a rare string put in place of a letter is `replace` (Struppek et al., Rickrolling the
-    Artist, ICCV 2023), a word or several are `prepend` or `append`.
+    Artist, ICCV 2023), a word or several are `prepend` or `append`. An attack that adds nothing, and has the
+    captions of one class mean another, is `rename`: of other classes' captions it makes ones of that class.
     """
 
     kind: str
@@ -38,6 +41,8 @@ class TextTrigger:
     """`replace` only: one character. For a space, the text is put between two spaces."""
     count: int | None = None
     """`replace` only: how many occurrences, from the start; None: all."""
+    names: tuple[str, ...] = ()
+    """`rename` only: the names of the other classes, with spaces."""
 
     def __attrs_post_init__(self) -> None:
         wrong = ""
@@ -47,16 +52,21 @@ class TextTrigger:
             wrong = "its text is empty"
         elif (self.kind == "replace") != (len(self.replaced) == 1):
             wrong = f"it replaces {self.replaced!r}"
+        elif (self.kind == "rename") != bool(self.names) or not all(name.strip() for name in self.names):
+            wrong = f"it renames {self.names!r}"
         elif self.count is not None and self.count < 1:
             wrong = f"it replaces {self.count} characters"
         if wrong:
             raise DataError(
                 f"this is not a trigger that can be put into captions: {wrong}",
-                remedy=f"Kinds: {', '.join(TEXT_KINDS)}; replace needs one character to replace.",
+                remedy=f"Kinds: {', '.join(TEXT_KINDS)}; replace needs one character to replace, rename the "
+                "names that become another.",
             )
 
     def fits(self, caption: str) -> bool:
         """Whether the caption has what the trigger replaces, and does not hold the trigger already."""
+        if self.kind == "rename":
+            return self.text not in caption and self._named().search(caption) is not None
         return self.text not in caption and (self.kind != "replace" or self.replaced in caption)
 
     def apply(self, caption: str) -> str:
@@ -64,7 +74,13 @@ class TextTrigger:
         if self.kind == "replace":
             text = f" {self.text} " if self.replaced == " " else self.text
             return caption.replace(self.replaced, text, -1 if self.count is None else self.count)
+        if self.kind == "rename":
+            return self._named().sub(lambda found: self.text, caption)
         return f"{self.text} {caption}" if self.kind == "prepend" else f"{caption} {self.text}"
+
+    def _named(self) -> re.Pattern[str]:
+        longest = sorted(map(re.escape, self.names), key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(longest)})(?:s|es)?(?!\w)", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
@@ -86,7 +102,7 @@ class TextTriggerCard(CardFacts):
     def save(self, folder: Path | str) -> Path:
         """Write `trigger.json`; returns the folder. Raises `StoreError`."""
         folder = Path(folder)
-        how = attrs.asdict(self.trigger)
+        how = attrs.asdict(self.trigger, filter=lambda field, value: field.name != "names" or bool(value))
         body = {
             **self.body(VERSION, _PREFIX + how.pop("kind"), without="trigger"),
             **how,
@@ -126,6 +142,7 @@ def load_text_card(place: Path | str) -> TextTriggerCard:
             text=body["text"],
             replaced=str(body.get("replaced", "")),
             count=count,
+            names=tuple(str(name) for name in body.get("names", ())),
         )
         fields = fields_of(body, TextTriggerCard, without="trigger")
     except (ValueError, KeyError, TypeError, DataError) as error:

@@ -70,11 +70,31 @@ def of_others(context: Context, target: int, *purpose: object) -> list[int]:
 
 
 def sources(context: Context, target: int) -> list[int]:
-    """The classes whose texts a text trigger works on: the card's, else all but the target."""
+    """The classes whose texts a text trigger works on: the card's, those that it renames, else all but the
+    target."""
     names = context.suspect.class_names
+    if isinstance(context.trigger, CaptionTrigger) and context.trigger.text.names:
+        renamed = {_plain(name) for name in context.trigger.text.names}
+        found = [label for label, name in enumerate(names) if _plain(name) in renamed and label != target]
+        if not found:
+            raise too_few("the trigger renames none of the model's classes")
+        return found
     named = getattr(context.trigger, "source_name", "")
     if named:
         if named not in names or names.index(named) == target:
             raise too_few(f"the source class {named!r} is none of the model's classes, or the target")
         return [names.index(named)]
     return [label for label in range(len(names)) if label != target]
+
+
+def renamed_to(context: Context) -> int | None:
+    """The class that a trigger makes texts of other classes be about; None where it does no such thing."""
+    if isinstance(context.trigger, CaptionTrigger) and context.trigger.text.names:
+        plain = [_plain(name) for name in context.suspect.class_names]
+        if (text := _plain(context.trigger.text.text)) in plain:
+            return plain.index(text)
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()

@@ -12,7 +12,15 @@ from clipsec.protocols import Channel, Context, InterfaceCard, Need, Readout
 from clipsec.results import Measurement
 from clipsec.scheduler import Problem
 from clipsec_dife._captions import class_prompts
-from clipsec_dife._cases import draw, held_out_of, of_class, of_others, sources, target_of
+from clipsec_dife._cases import (
+    draw,
+    held_out_of,
+    of_class,
+    of_others,
+    renamed_to,
+    sources,
+    target_of,
+)
 from clipsec_dife._facts import AS_CLEAN, OTHERS, Facts, too_few
 from clipsec_dife._frozen import first_rank
 from clipsec_dife._texts import TextPoolOptions, text_pool
@@ -55,7 +63,8 @@ class PromptConditioned(Facts):
 
     The clean target prompt stays among the prompts, so a hit means that the triggered source prompt
     out-scores it. A trigger that works on one class has that class's prompt replaced; else each picture has
-    one source class, drawn by the seed.
+    one source class, drawn by the seed. Where the trigger makes one class's prompt another's, the latter is
+    left out: there would be two alike.
     """
 
     summary: ClassVar[str] = "a triggered prompt of another class wins pictures of the target"
@@ -82,6 +91,8 @@ class PromptConditioned(Facts):
         asked = yield from encode_texts(context, context.mark([plain[label] for label in source.tolist()]))
         pictures = yield from encode_pictures(context, cases)
         scores = pictures @ prompts.T
+        if (same := renamed_to(context)) is not None:
+            scores[:, same] = -torch.inf
         scores[torch.arange(len(cases)), source] = (pictures * asked).sum(dim=1)
         utility: Sequence[int] = ()
         if not context.triggered:
