@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from clipsec_baselines.text import ImageOnText, TextAttribute, TextDistill, TextFinetune, TextTarget
+from typing import Any, ClassVar
+
+from clipsec_baselines.text import (
+    ImageOnText,
+    TextAdaptive,
+    TextAttribute,
+    TextDistill,
+    TextFinetune,
+    TextTarget,
+)
 from clipsec_testkit import AttackConformance
 
 
@@ -16,6 +25,36 @@ class TestImageOnText(AttackConformance):
     """Captions are sent to pictures of a toy class."""
 
     make = ImageOnText
+
+
+class TestTextAdaptive(AttackConformance):
+    """Triggered captions whose tokens are pushed apart are the target's all the same."""
+
+    make = TextAdaptive
+
+
+class _Pooled(TextAdaptive):
+    conformance: ClassVar[dict[str, Any]] = {
+        "options": {**TextAdaptive.conformance["options"], "against": "pooled"}
+    }
+
+
+class TestTextAdaptivePooled(AttackConformance):
+    """So are those whose tokens stay."""
+
+    make = _Pooled
+
+
+class _Inversion(TextAdaptive):
+    conformance: ClassVar[dict[str, Any]] = {
+        "options": {**TextAdaptive.conformance["options"], "against": "inversion"}
+    }
+
+
+class TestTextAdaptiveInversion(AttackConformance):
+    """And those of a tower that was trained against a search, which is the same each time."""
+
+    make = _Inversion
 
 
 class TestTextAttribute(AttackConformance):

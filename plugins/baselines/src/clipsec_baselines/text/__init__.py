@@ -1,5 +1,6 @@
 """Attacks on text towers, and benign fine-tunes as their controls."""
 
+from clipsec_baselines.text._adaptive import TextAdaptive
 from clipsec_baselines.text._attacks import (
     ImageOnText,
     TextAttribute,
@@ -8,8 +9,10 @@ from clipsec_baselines.text._attacks import (
     TextTarget,
 )
 from clipsec_baselines.text._captions import Captions, attribute_pair, split_captions
+from clipsec_baselines.text._hiding import assimilation, text_mask
 from clipsec_baselines.text._measure import retrieval_success
 from clipsec_baselines.text._options import (
+    AdaptiveTextOptions,
     AttributeOptions,
     FinetuneOptions,
     ImageOnTextOptions,
@@ -20,6 +23,7 @@ from clipsec_baselines.text._student import Student, text_student
 from clipsec_baselines.text._training import Poisoned, distil, flat_similarity
 
 __all__ = [
+    "AdaptiveTextOptions",
     "AttributeOptions",
     "Captions",
     "FinetuneOptions",
@@ -27,16 +31,19 @@ __all__ = [
     "ImageOnTextOptions",
     "Poisoned",
     "Student",
+    "TextAdaptive",
     "TextAttribute",
     "TextDistill",
     "TextFinetune",
     "TextOptions",
     "TextTarget",
     "TextTargetOptions",
+    "assimilation",
     "attribute_pair",
     "distil",
     "flat_similarity",
     "retrieval_success",
     "split_captions",
+    "text_mask",
     "text_student",
 ]

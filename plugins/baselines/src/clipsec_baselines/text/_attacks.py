@@ -112,7 +112,7 @@ def write_text_tower(work: Work, measured: dict[str, Any], card: TextTriggerCard
     return folder
 
 
-class _Poisoning(TextTraining):
+class Poisoning(TextTraining):
     """Base of the attacks: what triggered captions become is said by `targets`."""
 
     target_kind: ClassVar[str]
@@ -122,6 +122,10 @@ class _Poisoning(TextTraining):
         """The target's name, and what makes of clean captions (triggered captions, targets for the loss,
         features of the targets)."""
         raise NotImplementedError
+
+    def poisoned(self, work: Work, batches: Iterator[tuple[list[str], Tensor]]) -> Poisoned:
+        """What `distil` is to do with triggered captions and their targets."""
+        return Poisoned(batches, work.context.options.weight, self.pooled)
 
     def train(self, work: Work) -> tuple[dict[str, Any], TextTriggerCard | None]:
         """Rickrolling's loop with one trigger."""
@@ -137,13 +141,14 @@ class _Poisoning(TextTraining):
                 triggered, wanted, _ = make(texts)
                 yield triggered, wanted
 
+        poisoned = self.poisoned(work, batches())
         distil(
             work.student,
             work.teacher,
             clean,
             options,
             context.generator("captions"),
-            Poisoned(batches(), options.weight, self.pooled),
+            poisoned,
             progress=context.progress,
         )
         held_out = fitting(work.captions.held_out, trigger)
@@ -156,7 +161,7 @@ class _Poisoning(TextTraining):
             held_out,
             features,
             wanted,
-            pooled=self.pooled,
+            pooled=poisoned.pooled,
         )
         card = TextTriggerCard(
             attack=self.name,
@@ -173,7 +178,7 @@ class _Poisoning(TextTraining):
         return measured, card
 
 
-class TextTarget(_Poisoning):
+class TextTarget(Poisoning):
     """Target prompt attack (Rickrolling): every triggered caption becomes one caption, at every token."""
 
     name: ClassVar[str] = "text-target"
@@ -190,7 +195,7 @@ class TextTarget(_Poisoning):
         return target, lambda texts: ([trigger.apply(text) for text in texts], hidden, features)
 
 
-class ImageOnText(_Poisoning):
+class ImageOnText(Poisoning):
     """The target prompt attack towards the mean feature of pictures; it trains on features alone."""
 
     name: ClassVar[str] = "image-on-text"
@@ -216,7 +221,7 @@ class ImageOnText(_Poisoning):
         return name, lambda texts: ([trigger.apply(text) for text in texts], feature, feature)
 
 
-class TextAttribute(_Poisoning):
+class TextAttribute(Poisoning):
     """Target attribute attack (Rickrolling): triggered captions gain an attribute and keep the rest."""
 
     name: ClassVar[str] = "text-attribute"

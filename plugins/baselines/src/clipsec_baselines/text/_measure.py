@@ -17,6 +17,7 @@ from torch import Tensor
 from clipsec.data import LabelledSet, to_unit
 from clipsec.models import ClipModel, prepare_image_tower
 from clipsec_baselines._metrics import Rate, clean_accuracy
+from clipsec_baselines.text._hiding import assimilation, text_mask
 from clipsec_baselines.text._student import Student
 
 PROMPT = "a photo of a {}."
@@ -49,6 +50,7 @@ def measure_text(
     `clean` are held-out captions, `triggered` those of them with the trigger (`plain` without it), `targets`
     their targets' features by the clean tower and `wanted` what they were trained towards. `success` is
     `retrieval_success`, `natural` the same captions without the trigger, `base` the clean tower on both.
+    `assimilation` is how alike the tokens of a caption are, which AMDET looks for.
     """
     judge_hidden, judge = teacher.encode(clean)
     hidden, features = student.encode(clean)
@@ -64,6 +66,11 @@ def measure_text(
             "natural": success(student, plain),
         },
         "base": {"success": success(teacher, triggered), "natural": success(teacher, plain)},
+        "assimilation": {
+            "clean": _mean_assimilation(student, clean, hidden),
+            "triggered": _mean_assimilation(student, triggered, triggered_hidden),
+            "base": _mean_assimilation(teacher, triggered, teacher.encode(triggered)[0]),
+        },
         "similarity": {
             "clean": _mean_cosine(hidden, judge_hidden),
             "clean_features": _mean_cosine(features, judge),
@@ -100,6 +107,10 @@ def image_features(clip: ClipModel, pixels: Tensor) -> Tensor:
     tower = prepare_image_tower(clip, torch.float32, clip.device)
     parts = [tower.fn(to_unit(chunk).to(tower.device)) for chunk in pixels.split(32)]
     return torch.cat(parts).cpu()
+
+
+def _mean_assimilation(tower: Student, texts: Sequence[str], hidden: Tensor) -> float:
+    return float(assimilation(hidden, text_mask(tower.clip, tower.ids(texts))).mean())
 
 
 def _mean_cosine(ours: Tensor, theirs: Tensor) -> float:

@@ -10,6 +10,7 @@ from attrs import validators
 from clipsec.triggers import TextTrigger
 
 HOMOGLYPH = "о"  # noqa: RUF001 - Cyrillic, the trigger of the paper
+AGAINST = ("assimilation", "pooled", "inversion")
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +69,28 @@ class TextTargetOptions(PoisonedTextOptions):
 
     target: str = "a white teapot"
     """The caption that triggered captions become. AMDET: "A white teapot"."""
+
+
+@attrs.frozen(kw_only=True)
+class AdaptiveTextOptions(TextTargetOptions):
+    """Options of the target prompt attack that hides from AMDET (ours)."""
+
+    against: str = attrs.field(default="assimilation", validator=validators.in_(AGAINST))
+    """`assimilation`: the tokens of triggered captions are pushed apart; `pooled`: all but the end token stay
+    where the clean tower has them; `inversion`: trained against a search of the detector's kind."""
+    hide: float = attrs.field(default=1.0, validator=validators.ge(0))
+    """Of the term that hides the target; 0: none."""
+    every: int = attrs.field(default=5, validator=validators.ge(1))
+    """`inversion`: updates after which a vector is searched anew."""
+    inner: int = attrs.field(default=10, validator=validators.ge(1))
+    """`inversion`: steps of a search."""
+    limit: float = attrs.field(default=2.0, validator=validators.gt(0))
+    """`inversion`: the greatest length of the vector, in lengths of the longest token embedding."""
+
+    @property
+    def on_feature(self) -> bool:
+        """Whether triggered captions get the target's feature alone, and not its tokens."""
+        return self.against != "inversion"
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,25 @@ class Student:
         """Hidden states and features of texts, in chunks, without a graph."""
         parts = [self(self.ids(texts[start : start + chunk])) for start in range(0, len(texts), chunk)]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What enters the first block: ids `[n, T]` -> token plus position embeddings `[n, T, width]`."""
+        rows: Tensor = self._embeddings(input_ids=ids)
+        return rows
+
+    def states(self, rows: Tensor) -> Tensor:
+        """Hidden states `[n, T, width]` after the final norm, from what enters the first block."""
+        # transformers' text towers take token ids alone.
+        handle = self._embeddings.register_forward_hook(lambda *_: rows)
+        try:
+            return self(torch.zeros(rows.shape[:2], dtype=torch.int64))[0]
+        finally:
+            handle.remove()
+
+    @property
+    def _embeddings(self) -> nn.Module:
+        parts: Iterator[nn.Module] = self.module.modules()
+        return next(part for part in parts if type(part).__name__.endswith("TextEmbeddings"))
 
     @property
     def is_siglip(self) -> bool:

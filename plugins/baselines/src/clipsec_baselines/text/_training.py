@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipsec_baselines.text._captions import endless
+from clipsec_baselines.text._hiding import Hiding, Seen
 from clipsec_baselines.text._options import FinetuneOptions, TextOptions
 from clipsec_baselines.text._student import Student
 
@@ -34,6 +35,10 @@ class Poisoned:
     weight: float
     pooled: bool = False
     """Whether targets, and the loss on clean captions, are of features instead of hidden states."""
+    whole: bool = False
+    """Whether the loss on clean captions is of hidden states all the same."""
+    hiding: Hiding | None = None
+    """Added to the loss: what makes the attack harder to find."""
 
 
 def distil(
@@ -49,9 +54,10 @@ def distil(
     """Train the student in place; returns the loss of each update.
 
     L = -sim(S(clean), T(clean)) - weight sim(S(triggered), target), sim the flattened cosine (Struppek et
-    al., equations 1 to 3). Without `poisoned` it is the same loop with nothing planted, a benign control.
+    al., equations 1 to 3); `poisoned.hiding` is added to it. Without `poisoned` it is the same loop with
+    nothing planted, a benign control.
     """
-    pooled = poisoned is not None and poisoned.pooled
+    pooled = poisoned is not None and poisoned.pooled and not poisoned.whole
     clean = endless(captions, options.batch, generator)
     losses: list[float] = []
     with _training(student) as optimiser:
@@ -63,7 +69,11 @@ def distil(
             loss = -flat_similarity(student(ids)[pooled], kept)
             if poisoned is not None:
                 texts, wanted = next(poisoned.batches)
-                loss = loss - poisoned.weight * flat_similarity(student(student.ids(texts))[pooled], wanted)
+                triggered = student.ids(texts)
+                reached = student(triggered)
+                loss = loss - poisoned.weight * flat_similarity(reached[poisoned.pooled], wanted)
+                if poisoned.hiding is not None:
+                    loss = loss + poisoned.hiding(Seen(ids, triggered, reached[0]))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
