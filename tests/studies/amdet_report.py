@@ -74,12 +74,13 @@ def threshold(benign: Sequence[float], backdoored: Sequence[float]) -> float:
     return (low + high) / 2
 
 
-def calibrate(rows: Sequence[Row], label: str) -> Judge:
-    """The judge of a search: for each family, the threshold of its models of the calibration half."""
+def calibrate(rows: Sequence[Row], label: str, *, one: bool = False) -> Judge:
+    """The judge of a search: for each family the threshold of its models of the calibration half, or `one` for
+    all families."""
     half = [row for row in rows if row["half"] == HALVES[0] and counts(row) and label in row["verdicts"]]
     limits = {}
     for family in dict.fromkeys(row["family"] for row in half):
-        found = by_truth([row for row in half if row["family"] == family], label)
+        found = by_truth([row for row in half if one or row["family"] == family], label)
         if found[True] and found[False]:
             limits[family] = threshold(found[True], found[False])
     return Judge(label, limits)
@@ -97,15 +98,17 @@ def report(
     rows: Sequence[Row], families: Mapping[str, Any], searches: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Thresholds from the calibration half, tables of the test half, into the page and the results."""
-    paired, scan = calibrate(rows, "paired"), calibrate(rows, "token-scan")
+    paired, scan = calibrate(rows, "paired"), calibrate(rows, "token-scan", one=True)
     keep_thresholds(rows, paired, scan)
     tested = [row for row in rows if row["half"] == HALVES[1] and counts(row) and paired.judges(row)]
     tables = {
         "families": family_table(families),
         "cells": cell_table(tested, paired),
         "pooled": pooled_table(tested, paired),
+        "scan_cells": cell_table(tested, scan),
+        "scan_pooled": pooled_table(tested, scan),
         "beyond": beyond_table(tested, paired, scan),
-        "scan": scan_table([row for row in tested if scan.judges(row)], scan),
+        "scan": scan_table(tested, scan),
         "published": published_table(tested),
         "models": model_table(rows, paired, scan),
     }
@@ -122,15 +125,15 @@ def report(
         "models": list(rows),
     }
     atomic_write(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
-    for name in ("cells", "pooled", "beyond", "scan"):
+    for name in ("pooled", "scan_pooled", "beyond", "scan"):
         print(markdown(tables[name]))
 
 
 def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:
     """Write thresholds and where they come from into the plugins' files."""
 
-    def source(judge: Judge, family: str) -> str:
-        half = [row for row in rows if row["half"] == HALVES[0] and row["family"] == family and counts(row)]
+    def source(judge: Judge, *families: str) -> str:
+        half = [row for row in rows if row["half"] == HALVES[0] and row["family"] in families and counts(row)]
         bad = sum(not row["benign"] for row in half if judge.judges(row))
         good = sum(bool(row["benign"]) for row in half if judge.judges(row))
         return f"{bad} backdoored and {good} benign small towers, the calibration half of docs/amdet_study.md"
@@ -141,10 +144,10 @@ def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:
         told = f"chosen on {source(paired, family)}, with its search"
         table["families"][family] |= {"gap": round(value, 4), "gap_source": told}
     atomic_write(place, (json.dumps(table, indent=2) + "\n").encode())
-    if "clip" in scan.limits:
+    if scan.limits:
         shipped = {
-            "threshold": round(scan.limits["clip"], 4),
-            "source": f"chosen on {source(scan, 'clip')}; docs/token_scan.md",
+            "threshold": round(next(iter(scan.limits.values())), 4),
+            "source": f"chosen on {source(scan, *scan.limits)}",
         }
         atomic_write(
             PACKAGE / "token_scan" / "calibration.json", (json.dumps(shipped, indent=2) + "\n").encode()
@@ -225,11 +228,12 @@ def group(row: Row) -> str:
 
 
 def scan_table(rows: Sequence[Row], scan: Judge) -> Table:
-    """The token scan on each kind of attack, against the benign models of its family."""
-    benign = [row for row in rows if row["benign"]]
+    """The token scan on each kind of attack, against the benign models of the same families."""
     table = [["attack", *HEAD]]
     for name in dict.fromkeys(group(row) for row in rows if not row["benign"]):
         own = [row for row in rows if not row["benign"] and group(row) == name]
+        families = {row["family"] for row in own}
+        benign = [row for row in rows if row["benign"] and row["family"] in families]
         table.append([name, *line([*own, *benign], scan)])
     return table
 

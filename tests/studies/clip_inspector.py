@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.studies.learned_anew import Anew, learned_anew
@@ -35,7 +35,7 @@ from clipsec.bench import (
     write_report,
 )
 from clipsec.bench._figures import roc_figure, score_figure
-from clipsec.error_rates import ErrorRates, to_text
+from clipsec.error_rates import ErrorRates, from_text, to_text
 from clipsec.runner import default_shared_folder, use_all_cores
 from clipsec.stats import Auroc, Proportion
 from clipsec.store import atomic_write
@@ -45,11 +45,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "clip_inspector_study.md"
 DATA = ROOT / "docs" / "results" / "clip_inspector"
 CARD = ROOT / "plugins/clip_inspector/src/clipsec_clip_inspector/error_rates/clip-inspector-plus.json"
-SUITES = {"mini": "mini", "b16": "b16", "detectors": "mini", "beyond": "mini"}
-"""Suite to the folder of OUT that it works in; suites on the same models share one."""
-FILES = {"mini": "mini", "b16": "b16", "detectors": "mini_detectors", "beyond": "mini_beyond"}
-HALF, SCOPE = "test", "all"
 PROBES = "probes"
+SUITES = {"mini": "mini", "b16": "b16", "search": "mini", "detectors": "mini", "beyond": "mini"}
+"""Suite to the folder of OUT that it works in; suites on the same models share one."""
+FILES = {name: name if name == folder else f"{folder}_{name}" for name, folder in SUITES.items()}
+"""Suite to its file in tests/suites."""
+PLUS = "clip-inspector-plus"
+CARDS = {"mini": PROBES, "b16": PROBES, "search": PLUS}
+"""What each suite gives to the error-rate card: a label of its detectors."""
+HALF, SCOPE = "test", "all"
 FAMILY = {
     "badclip": "additive",
     "badclip-adaptive": "additive",
@@ -96,8 +100,8 @@ def main() -> None:
         again = {model.name: learned_anew(bench, model) for model in plan.models if model.name in repaired}
         anew[name] = {model: found for model, found in again.items() if found is not None}
     write_tables(results, anew)
-    if {"mini", "b16"} <= set(results):
-        atomic_write(CARD, to_text(card([results["mini"], results["b16"]])).encode())
+    shipped = from_text(CARD.read_text(encoding="utf-8")) if CARD.is_file() else None
+    atomic_write(CARD, to_text(card(results, shipped)).encode())
 
 
 def keep(out: Path, into: Path, result: BenchResult) -> None:
@@ -110,16 +114,23 @@ def keep(out: Path, into: Path, result: BenchResult) -> None:
         shutil.copyfile(out / "figures" / HALF / f"{name}.svg", into / f"{name}.svg")
 
 
-def card(results: Iterable[BenchResult]) -> ErrorRates:
-    """The error rates of the probes on each base by itself."""
+def card(results: Mapping[str, BenchResult], shipped: ErrorRates | None) -> ErrorRates:
+    """The error rates of the probes on each base by itself, and of the whole detector; those of suites that
+    are not in `results` stay as they were shipped."""
     rows = [
         row
-        for result in results
+        for name, result in results.items()
         for one in error_rate_cards(result)
         for row in one.measurements
-        if one.detector.endswith("clip-inspector-plus") and (row.label, row.half) == (PROBES, HALF)
+        if one.detector.endswith(PLUS) and (row.label, row.half) == (CARDS.get(name), HALF)
     ]
-    return ErrorRates(detector="clipsec-clip-inspector/clip-inspector-plus", measurements=tuple(rows))
+    measured = {(row.label, row.suite, row.base) for row in rows}
+    others = shipped.measurements if shipped is not None else ()
+    kept = [row for row in others if (row.label, row.suite, row.base) not in measured]
+    return ErrorRates(
+        detector="clipsec-clip-inspector/clip-inspector-plus",
+        measurements=tuple(sorted([*kept, *rows], key=lambda row: (row.label, row.base))),
+    )
 
 
 def write_tables(results: Mapping[str, BenchResult], anew: Mapping[str, Mapping[str, Anew]]) -> None:
@@ -140,6 +151,10 @@ def write_tables(results: Mapping[str, BenchResult], anew: Mapping[str, Mapping[
         tables[f"{name}_not_counted"] = not_counted_table(result)
         if len(result.detectors) > 1:
             tables[f"{name}_detectors"] = detector_table(result)
+        if PLUS in result.detectors:
+            tables[f"{name}_by_attack"] = attack_table(
+                {label: cases(result, label) for label in (PROBES, PLUS)}
+            )
         if any(line.accuracy_after is not None for line in result.repairs):
             tables[f"{name}_repairs"] = repair_table(result)
             tables[f"{name}_repaired"] = repaired_models(result, "right", anew[name])
@@ -261,6 +276,8 @@ def every_model(result: BenchResult) -> Table:
     """Every model that was built, counted or not, with what each detector says of it."""
     rows = [
         [
+            "data",
+            "prompts",
             "model",
             "seed",
             "accuracy",
@@ -276,7 +293,8 @@ def every_model(result: BenchResult) -> Table:
             verdicts = [said.get((model.name, label)) for label in result.detectors]
             cells = ["" if one is None else f"{one.outcome} {number(one.score)}".strip() for one in verdicts]
             counts = "yes" if model.counts else "no"
-            rows.append([model.attack, str(model.seed), *measured(model), counts, *cells])
+            what = [model.dataset, model.learner, model.attack, str(model.seed)]
+            rows.append([*what, *measured(model), counts, *cells])
     return rows
 
 

@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python tests/studies/repair_controls.py DELIVERY --finding RUN --data FOLDER
 
 `DELIVERY` is what an attack wrote, with its card in `trigger/`; `RUN` the run of clip-inspector on it with
-`-o clip-inspector.schedule=full` (the control "wrong" needs the trigger of a class that is not flagged);
-`FOLDER` holds `train/` for the repair and `test/` to measure on. Printed, and written to `NAME.json`: clean
-accuracy, success of the found trigger and of the attacker's own, before and after. No control sees the
-attacker's trigger or a test picture. All but ours run all epochs and keep the last, as published.
+`--detector clip-inspector -o clip-inspector.schedule=full` (the control "wrong" needs the trigger of a
+class that is not flagged); `FOLDER` holds `train/` for the repair and `test/` to measure on. Printed, and
+written to `NAME.json`: clean accuracy, success of the found trigger and of the attacker's own, before and
+after. No control sees the attacker's trigger or a test picture. All but ours run all epochs and keep the
+last, as published.
 """
 
 from __future__ import annotations
