@@ -75,7 +75,7 @@ def threshold(benign: Sequence[float], backdoored: Sequence[float]) -> float:
 
 
 def calibrate(rows: Sequence[Row], label: str, *, one: bool = False) -> Judge:
-    """The judge of a search: for each family the threshold of its models of the calibration half, or `one` for
+    """The judge of a search: for each family the threshold of its models of the calibration half; `one`: for
     all families."""
     half = [row for row in rows if row["half"] == HALVES[0] and counts(row) and label in row["verdicts"]]
     limits = {}
