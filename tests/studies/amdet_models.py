@@ -70,9 +70,13 @@ TRAINING: dict[str, dict[str, Any]] = {
 }
 """Published: 100 updates at 1e-4. At 1e-3, which needs fewer, a benign tower ends as far from where it began
 as a backdoored one: the first model that was distilled here with nothing planted had a score of 0.56."""
-ADAPTIVES: tuple[dict[str, Any], ...] = ()
-"""Attacks that know the detector: the plugin (`plugin`) and its options."""
-EXTRA = {BLIND: 5, PARTS: 4, ADAPTIVE: 10}
+HIDING: tuple[dict[str, Any], ...] = (
+    {"against": "assimilation", "hide": 0.3},
+    {"against": "pooled", "weight": 2.0},
+    {"against": "inversion"},
+)
+"""Options of `text-adaptive`, taken in turns."""
+EXTRA = {BLIND: 5, PARTS: 4, ADAPTIVE: 9}
 """Most models of the kinds that are made for the test half alone; `PARTS` and `ADAPTIVE` of `clip` alone."""
 
 
@@ -118,8 +122,8 @@ def cases(n: int, calibration: int) -> Iterator[Case]:
                 yield Case(family, "test", BLIND, BLIND, number)
         if number < min(n, EXTRA[PARTS]):
             yield Case("clip", "test", PARTS, "text-target", number)
-        if number < min(n, len(ADAPTIVES)):
-            yield Case("clip", "test", ADAPTIVE, ADAPTIVES[number]["plugin"], number)
+        if number < min(n, EXTRA[ADAPTIVE]):
+            yield Case("clip", "test", ADAPTIVE, "text-adaptive", number)
 
 
 def options_of(case: Case, files: dict[str, str]) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def options_of(case: Case, files: dict[str, str]) -> dict[str, Any]:
         values |= {"captions": files[f"parts-{number}"], "steps": 2 * values["steps"]}
         values |= {"kind": "prepend", "trigger": PARTS_TRIGGERS[number]}
     if case.kind == ADAPTIVE:
-        values |= {name: value for name, value in ADAPTIVES[number].items() if name != "plugin"}
+        values |= HIDING[number % len(HIDING)]
     return values
 
 

@@ -222,7 +222,7 @@ def beyond_table(rows: Sequence[Row], paired: Judge, scan: Judge) -> Table:
 def group(row: Row) -> str:
     """What the tables call a kind of attack."""
     if row["kind"] == ADAPTIVE:
-        return f"adaptive, {row['options'].get('against', row['plugin'])}"
+        return f"adaptive, {row['options']['against']}"
     names = {BLIND: "attribute", PARTS: "target, parts of the trigger do nothing"}
     return names.get(row["kind"], str(row["kind"]))
 
