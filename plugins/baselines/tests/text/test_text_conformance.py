@@ -35,7 +35,7 @@ class TestTextAdaptive(AttackConformance):
 
 class _Pooled(TextAdaptive):
     conformance: ClassVar[dict[str, Any]] = {
-        "options": {**TextAdaptive.conformance["options"], "against": "pooled"}
+        "options": {**TextAdaptive.conformance["options"], "against": "pooled", "hide": 0.3}
     }
 
 
@@ -47,7 +47,13 @@ class TestTextAdaptivePooled(AttackConformance):
 
 class _Inversion(TextAdaptive):
     conformance: ClassVar[dict[str, Any]] = {
-        "options": {**TextAdaptive.conformance["options"], "against": "inversion"}
+        "options": {
+            **TextAdaptive.conformance["options"],
+            "against": "inversion",
+            "learning_rate": 2e-3,
+            "weight": 1.0,
+            "inner": 3,
+        }
     }
 
 

@@ -29,7 +29,10 @@ class TextAdaptive(Poisoning):
     summary: ClassVar[str] = "the target prompt attack, trained to be missed by AMDET"
     options: ClassVar[type] = AdaptiveTextOptions
     references: ClassVar[tuple[str, ...]] = (RICKROLLING, AMDET)
-    conformance: ClassVar[Mapping[str, Any]] = {"options": {**QUICK, "steps": 60}}
+    # Stronger hiding costs a toy the attack: its captions are few and alike.
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "options": {**QUICK, "steps": 80, "learning_rate": 1e-3, "weight": 0.5, "hide": 0.1}
+    }
     target_kind: ClassVar[str] = "caption"
 
     def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
