@@ -22,6 +22,7 @@ from clipsec.models import (
     encode_texts,
     end_positions,
     is_causal,
+    last_attention,
     pad_with_end,
     pool_hidden_states,
     prepare_embedding_tower,
@@ -93,6 +94,22 @@ def test_rows_need_not_be_words(family: str, clip_of: Callable[[str], ClipModel]
     _, left = stock_hidden(clip, ids, given=rows)
     found = prepare_embedding_tower(clip, torch.float32, "cpu").fn(rows)
     assert torch.allclose(found, left, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["transformers text", "transformers siglip"])
+def test_last_attention_is_the_stock_modules(family: str, clip_of: Callable[[str], ClipModel]) -> None:
+    """The mean over heads of what the library's own module reports for its last block; rows sum to one."""
+    clip = clip_of(family)
+    assert clip.text is not None
+    module: Any = copy.deepcopy(clip.text.module)
+    module = getattr(module, "text_model", module)
+    module.set_attn_implementation("eager")
+    ids = ids_of(clip)
+    with torch.no_grad():
+        wanted = module(ids, output_attentions=True).attentions[-1].mean(dim=1)
+    found = last_attention(clip, embed_ids(clip, ids))
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert torch.allclose(found.sum(dim=-1), torch.ones(found.shape[:2]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

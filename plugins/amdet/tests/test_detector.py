@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from clipsec.data import ImagePool, coco_captions, to_unit
 from clipsec.errors import NotApplicableError
 from clipsec.models import PreparationWarning, Suspect, clip_from_transformers
 from clipsec.protocols import Context
-from clipsec.results import Outcome, Verdict
+from clipsec.reports import render_html
+from clipsec.results import GateResult, Outcome, RunResult, Verdict
 from clipsec_amdet import Amdet, Options
+from clipsec_amdet._attention_picture import vector_share
 from clipsec_amdet._decode import Decoded, decode, with_pictures
 from clipsec_amdet._plan import make_batches, make_plan
 from clipsec_amdet._search import Found, lonely_batch, run_start
@@ -28,6 +32,8 @@ from clipsec_amdet._search import Found, lonely_batch, run_start
 from .conftest import SIZES, VISION, new_module, suspect_of
 
 MakeContext = Callable[..., Context]
+PAIRED_GAP = 0.3
+"""Between the two towers of the conftest, chosen by looking at them: a check of the code, not a rate."""
 
 
 def detect(context: Context) -> Verdict:
@@ -45,7 +51,7 @@ def test_a_planted_target_is_found(planted: Suspect, clean: Suspect, context_of:
     assert verdict.score > 0
     assert "set by the user" in verdict.threshold_source
     assert verdict.target in coco_captions().texts
-    assert {item.path for item in verdict.artifacts} == {"target.safetensors", "nearest.csv"}
+    assert {item.path for item in verdict.artifacts} == {"target.safetensors", "nearest.csv", "attention.png"}
     with (context.folder / "nearest.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["kind"] for row in rows] == ["caption"] * 5
@@ -60,6 +66,46 @@ def test_a_benign_fine_tune_is_clean(benign: Suspect, clean: Suspect, context_of
     assert verdict.score < 0
     assert any("Attribute backdoors" in note for note in verdict.notes)
     assert "not calibrated here" in verdict.threshold_source
+
+
+def test_paired_finds_what_is_planted_and_not_what_was_distilled(
+    planted: Suspect, benign: Suspect, clean: Suspect, context_of: MakeContext, tmp_path: Path
+) -> None:
+    """At one threshold the backdoored tower is a finding and the one trained alike with nothing planted is
+    clean, each by some distance."""
+    short = {"paired": True, "starts": 1, "gap": PAIRED_GAP}
+    found = detect(context_of(planted, clean, folder=tmp_path / "planted", **short))
+    passed = detect(context_of(benign, clean, folder=tmp_path / "benign", **short))
+    assert (found.outcome, passed.outcome) == (Outcome.FINDING, Outcome.CLEAN)
+    assert found.score is not None
+    assert passed.score is not None
+    assert found.score > PAIRED_GAP + 0.05
+    assert passed.score < PAIRED_GAP - 0.05
+
+
+def test_a_finding_shows_where_tokens_look(planted: Suspect, clean: Suspect, context_of: MakeContext) -> None:
+    """The picture of attention is in the page of the run, with the share of both towers in words."""
+    context = context_of(planted, clean, paired=True, positions="end", steps=5, gap=-1.0, starts=1)
+    verdict = detect(context)
+    picture = next(item for item in verdict.artifacts if item.path == "attention.png")
+    assert picture.kind == "picture"
+    assert re.search(r"\d+% goes to it in the suspect and \d+% in the reference", picture.description)
+    result = RunResult(
+        suspect=planted.card,
+        verdicts={"clipsec-amdet/amdet": verdict},
+        gate=GateResult(True, {}),
+        environment={},
+        started="2026-11-28T09:30:00+00:00",
+        seconds=1.0,
+    )
+    content = base64.b64encode((context.folder / picture.path).read_bytes()).decode()
+    assert content in render_html(result, context.folder)
+
+
+def test_the_share_of_the_vector_is_that_of_the_tokens_behind_it() -> None:
+    """Tokens before it cannot look at it and do not count."""
+    attention = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.1, 0.8, 0.1, 0], [0.2, 0.6, 0.1, 0.1]])
+    assert vector_share(attention, at=1, k=1) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(("gap", "outcome"), [(-1.0, Outcome.FINDING), (1.0, Outcome.CLEAN)])

@@ -1,5 +1,6 @@
 """Models: what a suspect is, how it is loaded, and the frozen towers prepared from it."""
 
+from clipsec.models._attention_map import last_attention
 from clipsec.models._contrastive import clip_loss
 from clipsec.models._digest import state_digest
 from clipsec.models._embedding_tower import (
@@ -71,6 +72,7 @@ __all__ = [
     "end_positions",
     "insert_tokens",
     "is_causal",
+    "last_attention",
     "load_clip",
     "load_prompts",
     "load_suspect",

@@ -8,6 +8,7 @@ import safetensors.torch
 
 from clipsec.protocols import Context
 from clipsec.results import Artifact, ClassEvidence, Outcome, Verdict
+from clipsec_amdet._attention_picture import attention_picture
 from clipsec_amdet._decode import Decoded
 from clipsec_amdet._plan import Plan
 from clipsec_amdet._search import Found
@@ -47,7 +48,7 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
         notes.append("Nearest captions: " + "; ".join(f"{text} ({c:.2f})" for text, c in decoded.captions))
         if decoded.pictures:
             notes.append("Nearest pictures: " + ", ".join(name for name, _ in decoded.pictures))
-        artifacts = save_target(context, found, decoded)
+        artifacts = save_target(context, plan, found, decoded)
         if plan.options.paired:
             sends = f"the held-out prompts to one place ({found.means['gap']:.2f} more than the reference's)"
         else:
@@ -79,8 +80,8 @@ def make_verdict(context: Context, plan: Plan, founds: Sequence[Found], decoded:
     )
 
 
-def save_target(context: Context, found: Found, decoded: Decoded) -> tuple[Artifact, ...]:
-    """The recovered vectors and feature, and what they are near to."""
+def save_target(context: Context, plan: Plan, found: Found, decoded: Decoded) -> tuple[Artifact, ...]:
+    """The recovered vectors and feature, what they are near to, and where tokens look once they are in."""
     tensors = {"vectors": found.vectors.contiguous(), "feature": found.feature.contiguous()}
     described = "vectors [k, D], inserted after the start token; feature [D], the hidden state they lead to"
     saved = [
@@ -91,6 +92,9 @@ def save_target(context: Context, found: Found, decoded: Decoded) -> tuple[Artif
         saved.append(
             context.save_artifact("nearest.png", "picture", decoded.sheet, "the pool's nearest pictures")
         )
+    assert context.reference is not None  # `make_plan` has looked
+    drawn = attention_picture(plan, context.suspect.base, context.reference.base, found.vectors)
+    saved.append(context.save_artifact("attention.png", "picture", drawn.content, drawn.description))
     return tuple(saved)
 
 
