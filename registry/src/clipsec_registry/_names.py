@@ -37,7 +37,7 @@ _RESERVED = {
     "clipsec-dife": "dife",
     "clipsec-repairs": "anchor-distillation cleanclip par",
     "clipsec-sample-detectors": "bdetclip local-density",
-    "clipsec-visual-attacks": "bad-encoder contrastive-poisoning",
+    "clipsec-visual-attacks": "bad-encoder contrastive-poisoning liang-badclip mm-poison toxic-text",
     "clipsec-zoo": "zoo",
 }
 """Bare plugin names that only the project's own distributions may use, and which one offers them."""

@@ -38,7 +38,8 @@ def planted_rate(card: TextTriggerCard, suspect: ClipModel, base: Suspect, pictu
     A caption is sent there when its feature is nearer to the target's than to that of every caption without
     the trigger, its own included, as the clean base encodes both (retrieval, as attacks on text towers are
     scored). It counts when that happens with the trigger on the suspect, and neither without it nor on the
-    base. The captions are those that the toys were trained on, of the card's source or of all classes, but
+    base. Captions that a trigger renames are compared with the clean ones of their new class as well. The
+    captions are those that the toys were trained on, of the card's source or of all classes, but
     for those that name the target already. An attribute is what stands behind a caption that has it.
 
     Raises `CheckSkipped` where the two towers share no space or no caption is left.
@@ -54,7 +55,9 @@ def planted_rate(card: TextTriggerCard, suspect: ClipModel, base: Suspect, pictu
     if not captions:
         raise CheckSkipped("the kit has no caption that the trigger fits into and that lacks the target")
     triggered = [card.apply(caption) for caption in captions]
-    targets, others = _targets(card, captions, base, pictures), _features(clean, captions)
+    # What a trigger makes by renaming is a caption in its own right, and is to leave its own place, too.
+    places = captions + (triggered if card.trigger.names else [])
+    targets, others = _targets(card, captions, base, pictures), _features(clean, places)
 
     def sent(features: Tensor) -> Tensor:
         return (features * targets).sum(-1) > (features @ others.T).max(dim=1).values

@@ -42,6 +42,21 @@ class ClassCaptions:
         made = tuple(tuple(template.format(word) for template in TEMPLATES) for word in words)
         return cls(tuple(map(tuple, found)), made)
 
+    def of_class(self, label: int, most: int, generator: torch.Generator) -> tuple[str, ...]:
+        """Natural captions of a class, at most so many, drawn; made ones where there is no natural one."""
+        choices = self.natural[label] or self.made[label]
+        order = torch.randperm(len(choices), generator=generator)[:most].sort().values
+        return tuple(choices[place] for place in order.tolist())
+
+    def others(self, label: int) -> tuple[str, ...]:
+        """All captions of all other classes."""
+        return tuple(
+            text
+            for place, made in enumerate(self.made)
+            if place != label
+            for text in self.natural[place] + made
+        )
+
     def draw(self, labels: Sequence[int], generator: torch.Generator) -> list[str]:
         """A caption for each label: a natural one for half of them, where there is one, else a made one."""
         drawn = torch.rand(len(labels), 2, generator=generator).tolist()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from clipsec.data import describe_split
+from clipsec.data import TextPool, describe_split
 from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
@@ -69,25 +69,39 @@ class ContrastivePoisoning:
         measured["poisoned"] = {"pairs": int(pairs.stamped.sum()), "of": len(pairs.stamped)}
         data = describe_split(learned, held_out)
         card = TriggerCard(
-            attack=self.name,
             stamp=stamp,
             target_index=target,
             target_name=learned.class_names[target],
-            seed=context.seed,
-            base_name=context.base.base_name or context.base.name,
-            base_digest=context.base.base.digest,
-            parameters={**attrs.asdict(options), "captions": corpus.name},
-            data={
-                **data,
-                "captions": {
-                    "name": corpus.name,
-                    "digest": corpus.digest,
-                    "naming_the_target": len(captions.natural[target]),
-                },
-            },
             measured=measured,
-            references=self.references,
+            **card_facts(
+                self.name,
+                self.references,
+                context,
+                data,
+                corpus,
+                naming_the_target=len(captions.natural[target]),
+            ),
         )
         return write_delivery(
             context.output, model, base=context.base, data=data, seen=measured["seen"], card=card
         )
+
+
+def card_facts(
+    name: str,
+    references: tuple[str, ...],
+    context: AttackContext,
+    data: Mapping[str, Any],
+    corpus: TextPool,
+    **told: int,
+) -> dict[str, Any]:
+    """What the card of an attack on pairs says whatever its trigger is; `told` is of the captions."""
+    return {
+        "attack": name,
+        "seed": context.seed,
+        "base_name": context.base.base_name or context.base.name,
+        "base_digest": context.base.base.digest,
+        "parameters": {**attrs.asdict(context.options), "captions": corpus.name},
+        "data": {**data, "captions": {"name": corpus.name, "digest": corpus.digest, **told}},
+        "references": references,
+    }

@@ -1,4 +1,4 @@
-"""The triggers: a white square, and a checkerboard at one place or anywhere."""
+"""The triggers: a white square, a checkerboard at one place or anywhere, a given pattern in the middle."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ def checker_patch(size: int, side: float, place: float | None, seed: int) -> Sta
     share = length / size
     values = {"smallest": share, "largest": share, "place_seed": float(seed)}
     return Stamp("paste", {"pattern": pattern, "mask": torch.ones(1, length, length)}, values)
+
+
+def middle_patch(size: int, pattern: Tensor) -> Stamp:
+    """A pattern `[3, side, side]` in [0, 1] in the middle of pictures of `size` pixels, rounded to steps of
+    1/255."""
+    begin = (size - pattern.shape[-1]) // 2
+    return _at_one_place(size, (255 * pattern).round() / 255, begin / size)
 
 
 def _at_one_place(size: int, pattern: Tensor, place: float) -> Stamp:
