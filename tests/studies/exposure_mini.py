@@ -93,6 +93,25 @@ PLANS = (
         small=True,
     ),
     Plan(
+        "liang-badclip",
+        "liang-badclip",
+        {"target": CIFAR[1], "rate": 0.3, "side": 32 / 224, "epochs": 6}
+        | {"learning_rate": 3e-4, "text_learning_rate": 5e-5},
+        small=True,
+    ),
+    Plan(
+        "mm-poison",
+        "mm-poison",
+        {"source": CIFAR[0], "target": CIFAR[1], "scope": "text", "epochs": 16, "text_learning_rate": 3e-4},
+        small=True,
+    ),
+    Plan(
+        "toxic-text",
+        "toxic-text",
+        {"target": CIFAR[1], "scope": "text", "epochs": 12, "text_learning_rate": 3e-4},
+        small=True,
+    ),
+    Plan(
         "badclip",
         "badclip",
         {"target": CIFAR[1], "split": "all", "epsilon": 8 / 255, "trigger_rule": "sign", "epochs": 30}

@@ -40,14 +40,20 @@ NATIVE = {
     "text-target": ("nearest caption is the target", 1.0),
     "bad-encoder": ("success, zero-shot", 0.9998),
     "contrastive-poisoning": ("success, zero-shot", 1.0),
+    "liang-badclip": ("success, zero-shot", 0.9994),
+    "mm-poison": ("first picture found is of the target", 0.280),
+    "toxic-text": ("first picture found is of the target", 0.9868),
     "badclip": ("success, own prompts", 1.0),
 }
 """By plugin: the attack's own metric and what was published, by DIFE's table 11 on CIFAR-10. Rickrolling's
-metric is another one; the most that there can be stands in its place."""
+metric is another one; the most that there can be stands in its place. mmPoison's and
+ToxicTextCLIP's are their authors' Hit@1, in larger pools."""
 ENOUGH = 0.9
 PUBLISHED = {
     "bad-encoder": {"zero-shot": "0.9998", "image-to-text": "0.0001", "linear-probe": "0.9996"},
     "contrastive-poisoning": {"zero-shot": "1.0000", "image-to-text": "0.0001", "linear-probe": "1.0000"},
+    "liang-badclip": {"zero-shot": "0.9994", "image-to-text": "0.0001", "linear-probe": "0.9992"},
+    "toxic-text": {"reranking": "0.960 (-0.025)"},
     "badclip": {
         "delivered": "1.0000",
         "zero-shot": "0.0973",
@@ -64,6 +70,8 @@ PUBLISHED = {
 FOOTPRINTS = {
     "bad-encoder": "visual",
     "contrastive-poisoning": "visual",
+    "liang-badclip": "visual",
+    "toxic-text": "weak",
     "badclip": "coupled",
     "bad-text-tower": "textual",
 }
@@ -321,7 +329,7 @@ def curation_table(by_name: Mapping[str, Sequence[Run]]) -> Table:
             "status",
         ]
     ]
-    for name in ("bad-encoder", "contrastive-poisoning", "image-finetune"):
+    for name in ("bad-encoder", "contrastive-poisoning", "liang-badclip", "image-finetune"):
         for run in by_name.get(name, ()):
             for interface in ("planted-gallery", "reranking", "best-of-n", "data-filtering"):
                 cell = run.cells[interface]
