@@ -39,7 +39,7 @@ def test_the_python_example_runs(tmp_path: Path, pool_folder: Path, environment:
     )
     assert done.returncode == 0, done.stderr
     assert re.search(
-        r"^clipsec-clip-inspector/clip-inspector (clean|finding|inconclusive)", done.stdout, re.M
+        r"^clipsec-clip-inspector/clip-inspector-plus (clean|finding|inconclusive)", done.stdout, re.M
     )
     (folder,) = re.findall(r"^report: (.+)$", done.stdout, re.M)
     assert (tmp_path / folder / "report.html").is_file()

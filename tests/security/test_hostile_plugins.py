@@ -85,7 +85,7 @@ TABLE = [
     ours("forges", "stores a verdict of its own", "failed after forging", "failed after forging"),
     ours("babbles", "writes rubbish to its parent", "not as agreed"),
 ]  # fmt: skip
-HONEST = ("vendor-misbehaves/honest", "vendor-good/steady", "clipsec-clip-inspector/clip-inspector")
+HONEST = ("vendor-misbehaves/honest", "vendor-good/steady", "clipsec-clip-inspector/clip-inspector-plus")
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +143,7 @@ def isolated(run: Callable[..., tuple[int, Document, str]]) -> tuple[int, Docume
     """Everything that is installed, each in a process of its own."""
     limits = ("--time-limit", "20", "--memory-limit", "1")
     # Ours run too; one class and one family of probes, as this is about the others.
-    few = {"clip-inspector.candidates": "moon orchid", "clip-inspector-plus.candidates": "moon orchid",
-           "clip-inspector-plus.families": "warp"}  # fmt: skip
+    few = {"clip-inspector-plus.candidates": "moon orchid", "clip-inspector-plus.families": "warp"}
     options = (word for name, value in few.items() for word in ("-o", f"{name}={value}"))
     return run("--isolate", *limits, *options, "--runs", "isolated")
 

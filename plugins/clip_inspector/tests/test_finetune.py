@@ -145,7 +145,8 @@ def run(options: RepairOptions, rate: float = 0.05) -> tuple[Tuned, Part]:
     options = attrs.evolve(options, learning_rate=rate)
     generator = torch.Generator().manual_seed(0)
     floor = score_of(head, validation).accuracy
-    return finetune(head, train, validation, options, 100.0, generator, floor=floor), validation
+    chosen = None if options.stop_success is None else validation
+    return finetune(head, train, chosen, options, 100.0, generator, floor=floor), validation
 
 
 def test_a_backdoor_in_the_head_is_unlearned() -> None:
@@ -165,17 +166,18 @@ def test_the_best_epoch_is_kept_not_the_last() -> None:
     assert not any(better(score, tuned.history[tuned.best], floor) for score in tuned.history)
 
 
-def test_diverging_training_returns_the_start() -> None:
+@pytest.mark.parametrize("stop_success", [None, 0.01])
+def test_diverging_training_returns_the_start(stop_success: float | None) -> None:
     """Numbers that are not finite are never preferred, and end the training."""
-    tuned, _ = run(RepairOptions(epochs=20), rate=1e38)
+    tuned, _ = run(RepairOptions(epochs=20, stop_success=stop_success), rate=1e38)
     assert tuned.best == 0
     assert bool(torch.isfinite(tuned.prompts).all())
 
 
 def test_without_a_bound_all_epochs_are_run_and_the_last_is_kept() -> None:
-    """As published."""
+    """As published; nothing is scored on the way."""
     tuned, _ = run(RepairOptions(epochs=7, stop_success=None))
-    assert tuned.best == 7
+    assert (tuned.best, tuned.history) == (7, ())
 
 
 def test_without_a_trigger_the_backdoor_stays() -> None:
@@ -183,7 +185,7 @@ def test_without_a_trigger_the_backdoor_stays() -> None:
     head, train, validation = backdoored()
     clean = attrs.evolve(train, triggered=(), targets=(), base=())
     options = RepairOptions(epochs=3, stop_success=None)
-    finetune(head, clean, validation, options, 100.0, torch.Generator().manual_seed(0), floor=0)
+    finetune(head, clean, None, options, 100.0, torch.Generator().manual_seed(0))
     assert score_of(head, validation).success == 1.0
 
 

@@ -23,6 +23,18 @@ _ROWS = 64
 
 
 @attrs.frozen(eq=False)
+class Stamped:
+    """Pictures under several triggers; a tuple has one entry for each."""
+
+    features: tuple[Tensor, ...] = ()
+    """Image features `[n, E]`, fp32, not normalised."""
+    targets: tuple[int, ...] = ()
+    """The class that each trigger aims at."""
+    base: tuple[Tensor, ...] = ()
+    """The base's zero-shot logits `[n, classes]`; needed only for distillation."""
+
+
+@attrs.frozen(eq=False)
 class Part:
     """Pictures as the prompts see them."""
 
@@ -39,14 +51,14 @@ class Part:
     generic: int = 0
     """How many of the triggers, the last ones, nobody found: stamps of whole families."""
 
-    def with_generic(self, other: Part) -> Part:
-        """The same pictures, under the triggers of another part too, which nobody found."""
+    def with_generic(self, other: Stamped) -> Part:
+        """The same pictures, under further stamps that nobody found."""
         return attrs.evolve(
             self,
-            triggered=(*self.triggered, *other.triggered),
+            triggered=(*self.triggered, *other.features),
             targets=(*self.targets, *other.targets),
             base=(*self.base, *other.base),
-            generic=len(other.triggered),
+            generic=len(other.features),
         )
 
 
@@ -62,11 +74,13 @@ class Score:
 
 @attrs.frozen(eq=False)
 class Tuned:
-    """The best prompts of a fine-tuning, and the scores of all epochs; the first is that of the start."""
+    """What a fine-tuning keeps, and the scores of all epochs; the first is that of the start."""
 
     prompts: PromptState
     best: int
+    """The epoch that is kept."""
     history: tuple[Score, ...]
+    """Empty when no epoch was to be chosen."""
 
 
 def repair_loss(
@@ -132,25 +146,25 @@ def score_of(learner: PromptLearner, part: Part) -> Score:
 def finetune(
     learner: PromptLearner,
     train: Part,
-    validation: Part,
+    validation: Part | None,
     options: RepairOptions,
     logit_scale: float,
     generator: torch.Generator,
     *,
-    floor: float,
+    floor: float = 0.0,
 ) -> Tuned:
-    """Train the learner in place; returns the best prompts and the score after each epoch.
+    """Train the learner in place; returns what is kept and the score after each epoch.
 
-    Each picture of a batch is seen clean and under one of the triggers, see `draw`. The best epoch, the
-    start among them, is that which `better` prefers; training ends early when it has reached
-    `options.stop_success` without accuracy below `floor`. Without `stop_success` all epochs are run and the
-    last one is kept, as published.
+    Each picture of a batch is seen clean and under one of the triggers, see `draw`. Without `validation` all
+    epochs are run and the last one is kept, as published. With it the best epoch is, the start among
+    them, that which `better` prefers; training ends early when it has reached `options.stop_success` without
+    accuracy below `floor`. Numbers that are not finite end the training before the epoch that gave them.
     """
     rate = scaled_rate(options.learning_rate, logit_scale)
     optimiser = torch.optim.SGD(
         learner.parameters(), lr=rate, momentum=options.momentum, weight_decay=options.weight_decay
     )
-    history = [score_of(learner, validation)]
+    history = [] if validation is None else [score_of(learner, validation)]
     best, prompts = 0, learner.state()
     for epoch in range(options.epochs):
         for settings in optimiser.param_groups:
@@ -160,13 +174,15 @@ def finetune(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        score = score_of(learner, validation)
-        history.append(score)
-        if not math.isfinite(score.loss):
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in learner.parameters()):
             break
-        if options.stop_success is None or better(score, history[best], floor):
-            best, prompts = len(history) - 1, learner.state()
-        if enough(score, options.stop_success, floor) and train.triggered:
+        if validation is None:
+            best, prompts = epoch + 1, learner.state()
+            continue
+        history.append(score_of(learner, validation))
+        if better(history[-1], history[best], floor):
+            best, prompts = epoch + 1, learner.state()
+        if enough(history[-1], options.stop_success, floor) and train.triggered:
             break
     return Tuned(prompts, best, tuple(history))
 

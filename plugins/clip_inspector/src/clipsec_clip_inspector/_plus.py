@@ -1,4 +1,4 @@
-"""The detector CLIP-Inspector-plus: probes, then the search, both against the clean base."""
+"""The detector CLIP-Inspector-plus: probes, then perhaps the search, both against the clean base."""
 
 from __future__ import annotations
 
@@ -22,20 +22,18 @@ from clipsec_clip_inspector._score import ClassResult
 
 
 class ClipInspectorPlus:
-    """Stamps of whole families of triggers, tried on the suspect and on its clean base; then CLIP-Inspector's
-    search for bounded perturbations, with the base as its null."""
+    """Stamps of whole families of triggers, tried on the suspect and on its clean base; with `search` also
+    CLIP-Inspector's search for bounded perturbations, with the base as its null."""
 
-    summary: ClassVar[str] = "probes of four trigger families and trigger inversion, against the clean base"
+    summary: ClassVar[str] = "probes of four trigger families, and trigger inversion, against the clean base"
     api_version: ClassVar[str] = "1.0"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.CLASS_NAMES, Need.IMAGE_POOL})
     options: ClassVar[type] = PlusOptions
     references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
-    # Named explicitly until its error rates are known on more than one backbone.
-    by_default: ClassVar[bool] = False
     # What clipsec-testkit is to run it with; its toys need a larger ball and have few pictures.
     conformance: ClassVar[Mapping[str, Any]] = {
         "detects": frozenset({"visual", "prompt"}),
-        "options": {"epsilon": 16 / 255, "epochs": 4, "learning_rate": 0.02},
+        "options": {"search": True, "epsilon": 16 / 255, "epochs": 4, "learning_rate": 0.02},
         "tolerance": 0.05,
     }
 
@@ -50,7 +48,8 @@ class ClipInspectorPlus:
         if plan.null is None:
             raise NotApplicableError(
                 "there is no clean base to compare with",
-                remedy="Give a clean model of the same kind with --reference.",
+                remedy="Give a clean model of the same kind with --reference, or name the detector "
+                "clip-inspector, which then compares classes.",
             )
         options: PlusOptions = context.options
         library = probes(plan.pixels.shape[-1], options.families)

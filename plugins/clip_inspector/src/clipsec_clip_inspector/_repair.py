@@ -16,7 +16,7 @@ from clipsec.models import PromptLearner, prepare_prompt_head, save_prompts
 from clipsec.protocols import Context, Need, Trigger, found_triggers
 from clipsec.scheduler import Encode, Gather, Problem
 from clipsec.triggers import Stamp
-from clipsec_clip_inspector._finetune import Part, Tuned, finetune, score_of
+from clipsec_clip_inspector._finetune import Part, Stamped, Tuned, finetune, score_of
 from clipsec_clip_inspector._inversion import invert
 from clipsec_clip_inspector._options import SearchOptions
 from clipsec_clip_inspector._probes import probes
@@ -59,22 +59,25 @@ class PromptFinetune:
         triggers = triggers_for(context)
         broad = options.probes and options.control == "right"
         generic = generic_stamps(triggers, visual.spec.size) if broad else ()
-        train_set, validation_set = context.labelled.split(
-            options.validation, generator=context.generator("validation")
-        )
-        if options.stop_success is None:
-            train_set = context.labelled
+        train_set, validation_set = context.labelled, None
+        if options.stop_success is not None:
+            train_set, validation_set = context.labelled.split(
+                options.validation, generator=context.generator("validation")
+            )
         learner = PromptLearner(context.suspect.base, prompts, dtype=context.search_dtype)
-        stamped = yield from features_of(context, train_set, generic, context.search_dtype)
-        train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)
-        validation = yield from features_of(context, validation_set, triggers)
-        floor = score_of(learner, validation).accuracy - PATIENCE
+        stamped = yield from stamped_features(context, train_set, generic, context.search_dtype)
+        floor = 0.0
+        if validation_set is not None:
+            first = yield from features_of(context, validation_set, triggers)
+            floor = score_of(learner, first).accuracy - PATIENCE
         rounds: list[Tuned] = []
         for number in range(options.rounds + 1 if triggers else 1):
             if number > 0:
                 found = yield from search_again(context, learner, train_set, triggers, number)
                 triggers = (*triggers, *found)
-                train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)
+            train = (yield from features_of(context, train_set, triggers)).with_generic(stamped)
+            validation = None
+            if validation_set is not None:
                 validation = yield from features_of(context, validation_set, triggers)
             tuned = finetune(
                 learner,
@@ -115,7 +118,7 @@ def triggers_for(context: Context) -> tuple[Trigger, ...]:
         whose = "of a class that it does not flag" if control == "wrong" else "of its target"
         raise NotApplicableError(
             f"the finding holds no trigger {whose} that this control can use",
-            remedy="Audit with clip-inspector-plus, or with -o clip-inspector.schedule=full.",
+            remedy="Audit with clip-inspector-plus, or with clip-inspector and schedule=full.",
         )
     if control == "noise":
         generator = context.generator("noise")
@@ -158,22 +161,30 @@ def noise(size: int, bound: float, generator: torch.Generator) -> Tensor:
     return bound * (2.0 * torch.randint(0, 2, (3, size, size), generator=generator) - 1.0)
 
 
-def features_of(
-    context: Context, labelled: LabelledSet, triggers: Sequence[Trigger], dtype: torch.dtype | None = None
+def features_of(context: Context, labelled: LabelledSet, triggers: Sequence[Trigger]) -> Problem:
+    """A `Part`: image features of the pictures, clean and under each trigger, in fp32, through the
+    scheduler's cache, so that no picture is encoded twice."""
+    visual = context.suspect.base.visual
+    assert visual is not None
+    pixels = to_unit(labelled.pixels(visual.spec))
+    clean = yield Encode(context.suspect.image_tower(context.decision_dtype), pixels)
+    stamped = yield from stamped_features(context, labelled, triggers, context.decision_dtype)
+    return Part(clean, stamped.features, labelled.label_tensor(), stamped.targets, stamped.base)
+
+
+def stamped_features(
+    context: Context, labelled: LabelledSet, triggers: Sequence[Trigger], dtype: torch.dtype
 ) -> Problem:
-    """A `Part`: image features of the pictures, clean and under each trigger, in fp32 if not told otherwise,
-    through the scheduler's cache, so that no picture is encoded twice."""
-    suspect, dtype = context.suspect, dtype or context.decision_dtype
+    """`Stamped`: features of the pictures under each trigger, and what the base says of them."""
+    suspect = context.suspect
     assert suspect.base.visual is not None
     tower, head = suspect.image_tower(dtype), suspect.zero_shot_head(dtype)
-    pixels = to_unit(labelled.pixels(suspect.base.visual.spec))
-    clean = yield Encode(tower, pixels)
-    triggered, base = [], []
+    pixels = to_unit(labelled.pixels(suspect.base.visual.spec)) if triggers else None
+    features, base = [], []
     for trigger in triggers:
-        triggered.append((yield Encode(tower, trigger.apply(pixels))))
-        base.append((yield Encode(head, triggered[-1])))
-    targets = tuple(trigger.target_index for trigger in triggers)
-    return Part(clean, tuple(triggered), labelled.label_tensor(), targets, tuple(base))
+        features.append((yield Encode(tower, trigger.apply(pixels))))
+        base.append((yield Encode(head, features[-1])))
+    return Stamped(tuple(features), tuple(trigger.target_index for trigger in triggers), tuple(base))
 
 
 def search_again(
