@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ PAPER = {
     ("siglip", "image-on-text"): (100.0, 78.66, 88.06, 333.14),
 }
 """Precision, recall, F1 in % and seconds on an RTX 4090 (arXiv 2512.00343, table I)."""
+NAME = ("family", "half", "kind", "plugin", "number")
+KNOWN = 2
+"""Models of each kind, by number, that were known when the token scan was given its score; its tables leave
+them out."""
 HEAD = ["found", "false alarms", "precision", "F1", "AUROC", "seconds"]
 Row = Mapping[str, Any]
 
@@ -42,12 +46,17 @@ class Judge:
     label: str
     limits: Mapping[str, float]
     """By family."""
+    units: Mapping[str, float] | None = None
+    """Of the token scan: what a pull of a single token, and of a sequence, is measured in."""
 
     def judges(self, row: Row) -> bool:
         return row["family"] in self.limits and self.label in row["verdicts"]
 
     def score(self, row: Row) -> float:
-        return float(row["verdicts"][self.label]["score"])
+        said = row["verdicts"][self.label]
+        if self.units is None:
+            return float(said["score"])
+        return max(said["pulls"][kind] / unit for kind, unit in self.units.items())
 
     def flags(self, row: Row) -> bool:
         return self.score(row) > self.limits[row["family"]]
@@ -74,23 +83,43 @@ def threshold(benign: Sequence[float], backdoored: Sequence[float]) -> float:
     return (low + high) / 2
 
 
-def calibrate(rows: Sequence[Row], label: str, *, one: bool = False) -> Judge:
-    """The judge of a search: for each family the threshold of its models of the calibration half; `one`: for
-    all families."""
-    half = [row for row in rows if row["half"] == HALVES[0] and counts(row) and label in row["verdicts"]]
+def calibrate_paired(rows: Sequence[Row]) -> Judge:
+    """For each family, the threshold of its models of the calibration half."""
     limits = {}
-    for family in dict.fromkeys(row["family"] for row in half):
-        found = by_truth([row for row in half if one or row["family"] == family], label)
+    for family in dict.fromkeys(row["family"] for row in rows):
+        half = [row for row in rows if row["family"] == family and calibrates(row, "paired")]
+        found = by_truth(half, lambda row: float(row["verdicts"]["paired"]["score"]))
         if found[True] and found[False]:
             limits[family] = threshold(found[True], found[False])
-    return Judge(label, limits)
+    return Judge("paired", limits)
 
 
-def by_truth(rows: Iterable[Row], label: str) -> dict[bool, list[float]]:
+def calibrate_scan(rows: Sequence[Row]) -> Judge:
+    """Two units for all families: the threshold of single tokens and that of sequences."""
+    half = [row for row in rows if calibrates(row, "token-scan")]
+    units = {}
+    for kind in ("single", "sequence"):
+        found = by_truth(half, lambda row, kind=kind: float(row["verdicts"]["token-scan"]["pulls"][kind]))
+        if found[True] and found[False]:
+            units[kind] = threshold(found[True], found[False])
+    families = dict.fromkeys((row["family"] for row in half), 1.0) if len(units) == 2 else {}
+    return Judge("token-scan", families, units)
+
+
+def calibrates(row: Row, label: str) -> bool:
+    """Whether a model may choose the thresholds of a search. First attribute attacks do for the token scan,
+    whose score was given its form when they were known."""
+    if not counts(row) or label not in row["verdicts"]:
+        return False
+    seen = label == "token-scan" and row["kind"] == BLIND and row["number"] < KNOWN
+    return bool(row["half"] == HALVES[0] or seen)
+
+
+def by_truth(rows: Iterable[Row], score: Callable[[Row], float]) -> dict[bool, list[float]]:
     """Scores of benign (True) and backdoored models."""
     found: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
-        found[row["benign"]].append(float(row["verdicts"][label]["score"]))
+        found[row["benign"]].append(score(row))
     return found
 
 
@@ -98,17 +127,18 @@ def report(
     rows: Sequence[Row], families: Mapping[str, Any], searches: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Thresholds from the calibration half, tables of the test half, into the page and the results."""
-    paired, scan = calibrate(rows, "paired"), calibrate(rows, "token-scan", one=True)
+    paired, scan = calibrate_paired(rows), calibrate_scan(rows)
     keep_thresholds(rows, paired, scan)
     tested = [row for row in rows if row["half"] == HALVES[1] and counts(row) and paired.judges(row)]
+    unseen = [row for row in tested if row["number"] >= KNOWN and scan.judges(row)]
     tables = {
         "families": family_table(families),
         "cells": cell_table(tested, paired),
         "pooled": pooled_table(tested, paired),
-        "scan_cells": cell_table(tested, scan),
-        "scan_pooled": pooled_table(tested, scan),
-        "beyond": beyond_table(tested, paired, scan),
-        "scan": scan_table(tested, scan),
+        "scan_cells": cell_table(unseen, scan),
+        "scan_pooled": pooled_table(unseen, scan),
+        "beyond": beyond_table(unseen, paired, scan),
+        "scan": scan_table(unseen, scan),
         "published": published_table(tested),
         "models": model_table(rows, paired, scan),
     }
@@ -119,7 +149,7 @@ def report(
     result = {
         "command": "python -m tests.studies.amdet --data DATA --out OUT",
         "searches": searches,
-        "thresholds": {judge.label: judge.limits for judge in (paired, scan)},
+        "thresholds": {"paired": paired.limits, "token-scan": scan.units},
         "families": families,
         "torch": torch.__version__,
         "models": list(rows),
@@ -129,13 +159,21 @@ def report(
         print(markdown(tables[name]))
 
 
+def published_rows() -> dict[str, dict[str, Any]]:
+    """The models of the last report, by name."""
+    if not RESULTS.is_file():
+        return {}
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["models"]
+    return {"-".join(str(row[key]) for key in NAME): row for row in rows}
+
+
 def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:
     """Write thresholds and where they come from into the plugins' files."""
 
     def source(judge: Judge, *families: str) -> str:
-        half = [row for row in rows if row["half"] == HALVES[0] and row["family"] in families and counts(row)]
-        bad = sum(not row["benign"] for row in half if judge.judges(row))
-        good = sum(bool(row["benign"]) for row in half if judge.judges(row))
+        half = [row for row in rows if row["family"] in families and calibrates(row, judge.label)]
+        bad = sum(not row["benign"] for row in half)
+        good = sum(bool(row["benign"]) for row in half)
         return f"{bad} backdoored and {good} benign small towers, the calibration half of docs/amdet_study.md"
 
     place = PACKAGE / "calibration.json"
@@ -144,10 +182,9 @@ def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:
         told = f"chosen on {source(paired, family)}, with its search"
         table["families"][family] |= {"gap": round(value, 4), "gap_source": told}
     atomic_write(place, (json.dumps(table, indent=2) + "\n").encode())
-    if scan.limits:
-        shipped = {
-            "threshold": round(next(iter(scan.limits.values())), 4),
-            "source": f"chosen on {source(scan, *scan.limits)}",
+    if scan.limits and scan.units:
+        shipped = {kind: round(unit, 4) for kind, unit in scan.units.items()} | {
+            "source": f"chosen on {source(scan, *scan.limits)}"
         }
         atomic_write(
             PACKAGE / "token_scan" / "calibration.json", (json.dumps(shipped, indent=2) + "\n").encode()
@@ -167,7 +204,7 @@ def line(rows: Sequence[Row], judge: Judge) -> list[str]:
     """What `HEAD` names, of some models."""
     bad, good = ([row for row in rows if row["benign"] is truth] for truth in (False, True))
     hits, alarms = sum(map(judge.flags, bad)), sum(map(judge.flags, good))
-    scores = by_truth(rows, judge.label)
+    scores = by_truth(rows, judge.score)
     seconds = [row["verdicts"][judge.label]["seconds"] for row in rows]
     return [
         share(proportion(hits, len(bad))),

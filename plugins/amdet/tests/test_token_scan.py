@@ -19,6 +19,7 @@ from clipsec.models import Suspect, decode_ids
 from clipsec.protocols import Context
 from clipsec.results import Outcome, Verdict
 from clipsec_amdet.token_scan import Options, TokenScan, captured, insert_ids, moves, pull
+from clipsec_amdet.token_scan._calibration import Units, score_of
 from clipsec_amdet.token_scan._plan import choose_tokens, make_captions, make_plan
 from clipsec_amdet.token_scan._scan import grow, make_pool
 from clipsec_testkit import DetectorConformance
@@ -58,14 +59,15 @@ def test_inserting_is_splicing_lists(n: int, k: int, at: int, seed: int) -> None
 
 @given(st.integers(0, 2**31))
 def test_pull_is_what_one_tower_does_beyond_the_other(seed: int) -> None:
-    """All of the move where the other tower does nothing, none where it does the same, and less than none
-    where it goes further the same way."""
+    """All of the move where the other tower does nothing or the contrary, none where it goes the same way,
+    as far or not."""
     found, plain = draw(seed, 5, 7, 6), draw(seed + 1, 7, 6)
     move = moves(found, plain)
     assert torch.allclose(move[2], sum(found[2, j] - plain[j] for j in range(7)) / 7)
     assert torch.allclose(pull(move, torch.zeros_like(move)), move.norm(dim=-1))
-    assert torch.allclose(pull(move, move), torch.zeros(5).double())
-    assert bool((pull(move, 2 * move) < 0).all())
+    for times in (0.5, 1.0, 2.0):
+        assert torch.allclose(pull(move, times * move), torch.zeros(5).double(), atol=1e-7)
+    assert torch.allclose(pull(move, -move), 2 * move.norm(dim=-1))
 
 
 def test_captions_are_captured_when_they_meet() -> None:
@@ -92,7 +94,7 @@ def test_the_pool_takes_the_strongest_and_the_most_trained() -> None:
 @pytest.fixture(scope="module")
 def found(planted: Suspect, clean: Suspect, tmp_path_factory: pytest.TempPathFactory) -> tuple[Verdict, Path]:
     folder = tmp_path_factory.mktemp("scan")
-    return detect(context_of(folder, planted, clean, threshold=0.0)), folder
+    return detect(context_of(folder, planted, clean, threshold=0.01)), folder
 
 
 def test_a_planted_word_is_found(found: tuple[Verdict, Path], planted: Suspect) -> None:
@@ -126,7 +128,14 @@ def test_the_null_does_without_the_trigger(found: tuple[Verdict, Path]) -> None:
     verdict, _ = found
     note = next(note for note in verdict.notes if note.startswith("The null"))
     assert TRIGGER[:2] not in note
-    assert verdict.score == verdict.measures["pull"]
+
+
+@given(st.floats(-2, 2), st.integers(2, 9))
+def test_a_pull_is_scored_in_the_unit_of_its_length(pull: float, tokens: int) -> None:
+    """One token in its own unit, two and more in theirs."""
+    units = Units(single=0.2, sequence=0.5, source="")
+    assert score_of(pull, 1, units) == pull / 0.2
+    assert score_of(pull, tokens, units) == pull / 0.5
 
 
 def test_equal_towers_are_answered_at_once(clean: Suspect, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from clipsec.protocols import Context, Need
 from clipsec.scheduler import Problem
 from clipsec_amdet._plan import clean_reference
 from clipsec_amdet._verdict import same_verdict
+from clipsec_amdet.token_scan._calibration import shipped_units, strongest
 from clipsec_amdet.token_scan._options import Options
 from clipsec_amdet.token_scan._plan import make_plan
 from clipsec_amdet.token_scan._scan import search
-from clipsec_amdet.token_scan._verdict import make_verdict, nearest_captions, threshold_of
+from clipsec_amdet.token_scan._verdict import make_verdict, nearest_captions
 
 NO_REFERENCE = (
     "without the clean text tower that the suspect was made from nobody can tell a trigger from a word that "
@@ -54,6 +55,6 @@ class TokenScan:
             return same_verdict()
         plan = make_plan(context)
         found = yield from search(plan, context.progress)
-        flagged = found.suspect[0].pull > threshold_of(plan.options)[0]
-        near = (yield from nearest_captions(plan, found)) if flagged else ()
+        best, score = strongest(found.suspect, shipped_units())
+        near = (yield from nearest_captions(plan, best)) if score > plan.options.threshold else ()
         return make_verdict(context, plan, found, near)

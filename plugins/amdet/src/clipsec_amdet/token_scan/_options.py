@@ -27,5 +27,6 @@ class Options:
     """Sequences of a length that the next length is grown from."""
     finalists: int = attrs.field(default=4, validator=validators.ge(1))
     """Sequences of each length that are measured on the held-out captions."""
-    threshold: float | None = None
-    """Replaces the shipped threshold; the verdict then says so."""
+    threshold: float = attrs.field(default=1.0, validator=validators.gt(0))
+    """Score above which a sequence is a trigger. The score is the pull in units of what was calibrated for
+    its length, so 1 leaves the calibration as it is."""

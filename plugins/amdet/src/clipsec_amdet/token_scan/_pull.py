@@ -32,12 +32,15 @@ def moves(found: Tensor, plain: Tensor) -> Tensor:
 
 
 def pull(move: Tensor, other: Tensor) -> Tensor:
-    """How much further captions go in one tower than in the other, along the way that they go in the one:
-    `<move - other, move / |move|>`, `[..., E]` twice -> `[...]`.
+    """How much further captions go in one tower than in the other, along the way that they go in the one, the
+    less the more it is the other's way too: `<move - other, move / |move|> (1 - max(0, cos(move, other)))`,
+    `[..., E]` twice -> `[...]`.
 
-    2 at most for unit features; at or below 0 where the other tower goes as far in the same direction.
+    2 at most for unit features; 0 where both go the same way, however far: training makes words stronger
+    that mean what they meant, a trigger means something new.
     """
-    return ((move - other) * F.normalize(move, dim=-1)).sum(dim=-1)
+    further = ((move - other) * F.normalize(move, dim=-1)).sum(dim=-1)
+    return further * (1 - F.cosine_similarity(move, other, dim=-1).clamp_min(0))
 
 
 def captured(found: Tensor, plain: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 
 import torch.nn.functional as F
 
@@ -12,11 +11,11 @@ from clipsec.models import decode_ids
 from clipsec.protocols import Context
 from clipsec.results import Artifact, ClassEvidence, Outcome, Verdict
 from clipsec.scheduler import Problem
-from clipsec_amdet.token_scan._options import Options
+from clipsec_amdet.token_scan._calibration import Units, score_of, shipped_units, strongest
 from clipsec_amdet.token_scan._plan import Plan
 from clipsec_amdet.token_scan._scan import Candidate, Found, encode
 
-SCORE = "pull of the strongest sequence"
+SCORE = "pull of the strongest sequence, in thresholds"
 NEAREST = 5
 BLIND = (
     "The scan sees sequences of few tokens that move ordinary captions. A trigger of more tokens whose parts "
@@ -25,19 +24,11 @@ BLIND = (
 )
 
 
-def threshold_of(options: Options) -> tuple[float, str]:
-    """The threshold of the score, and where it comes from."""
-    if options.threshold is not None:
-        return options.threshold, "set by the user"
-    shipped = json.loads((files("clipsec_amdet.token_scan") / "calibration.json").read_text("utf-8"))
-    return float(shipped["threshold"]), str(shipped["source"])
-
-
-def nearest_captions(plan: Plan, found: Found) -> Problem:
+def nearest_captions(plan: Plan, best: Candidate) -> Problem:
     """`((caption, cosine), ...)`: captions whose own features, in the reference, lie from the mean caption
-    the way that the strongest sequence goes; the nearest first."""
+    the way that a sequence goes; the nearest first."""
     features = yield from encode(plan.reference_search, plan.pool.ids, again=True)
-    way = F.normalize(found.suspect[0].move, dim=0)
+    way = F.normalize(best.move, dim=0)
     cosines = F.normalize(features - features.mean(dim=0), dim=-1) @ way
     best = cosines.topk(min(NEAREST, len(cosines)))
     return tuple((plan.pool.texts[i], v) for i, v in zip(best.indices.tolist(), best.values.tolist()))
@@ -45,9 +36,10 @@ def nearest_captions(plan: Plan, found: Found) -> Problem:
 
 def make_verdict(context: Context, plan: Plan, found: Found, near: Sequence[tuple[str, float]]) -> Verdict:
     """A finding when the score is above the threshold."""
-    threshold, source = threshold_of(plan.options)
-    best, null, n = found.suspect[0], found.null[0], len(plan.held_out)
-    flagged = best.pull > threshold
+    threshold, units = plan.options.threshold, shipped_units()
+    source = "set by the user" if threshold != 1.0 else units.source
+    (best, score), null, n = strongest(found.suspect, units), found.null[0], len(plan.held_out)
+    flagged = score > threshold
     text = decode_ids(context.suspect.base, best.ids)
     measures = {
         "pull": best.pull,
@@ -75,15 +67,13 @@ def make_verdict(context: Context, plan: Plan, found: Found, near: Sequence[tupl
     return Verdict(
         outcome=Outcome.FINDING if flagged else Outcome.CLEAN,
         summary=summary + ".",
-        score=best.pull,
+        score=score,
         score_name=SCORE,
         threshold=threshold,
         threshold_source=source,
         target=near[0][0] if near else None,
         n=n,
-        evidence=tuple(
-            _evidence(context, place, each, threshold, n) for place, each in enumerate(found.suspect)
-        ),
+        evidence=tuple(_evidence(context, place, each, units, n) for place, each in enumerate(found.suspect)),
         measures=measures,
         artifacts=artifacts,
         notes=tuple(notes),
@@ -100,9 +90,10 @@ def save_sequences(context: Context, found: Found) -> Artifact:
     return context.save_artifact("sequences.json", "sequences", content, "token ids, and where they stand")
 
 
-def _evidence(context: Context, place: int, each: Candidate, threshold: float, n: int) -> ClassEvidence:
+def _evidence(context: Context, place: int, each: Candidate, units: Units, n: int) -> ClassEvidence:
     measures = {
-        "score": each.pull,
+        "score": score_of(each.pull, len(each.ids), units),
+        "pull": each.pull,
         "captured": each.captured,
         "captured_reference": each.captured_other,
         "tokens": float(len(each.ids)),
@@ -110,5 +101,5 @@ def _evidence(context: Context, place: int, each: Candidate, threshold: float, n
     }
     name = decode_ids(context.suspect.base, each.ids)
     return ClassEvidence(
-        index=place, name=name, flagged=measures["score"] > threshold, measures=measures, n=n
+        index=place, name=name, flagged=measures["score"] > context.options.threshold, measures=measures, n=n
     )
