@@ -25,6 +25,8 @@ from clipsec_baselines.text import (
     TextAttribute,
     TextDistill,
     TextFinetune,
+    TextLora,
+    TextRemove,
     TextTarget,
     attribute_pair,
     retrieval_success,
@@ -87,7 +89,7 @@ def test_the_other_paradigms_write_their_cards(base: Suspect, labelled: Labelled
     assert rates[0]["value"] >= rates[1]["value"]
 
 
-@pytest.mark.parametrize("plugin", [TextDistill, TextFinetune])
+@pytest.mark.parametrize("plugin", [TextDistill, TextFinetune, TextLora, TextRemove])
 def test_controls_plant_nothing(plugin: Any, base: Suspect, labelled: LabelledSet, tmp_path: Path) -> None:
     """A benign tower loads, differs from its base, and no card lies beside it."""
     folder = poison(plugin, base, labelled, tmp_path / "out", **{**QUICK, "steps": 3, "batch": 8})

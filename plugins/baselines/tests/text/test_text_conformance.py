@@ -10,6 +10,9 @@ from clipsec_baselines.text import (
     TextAttribute,
     TextDistill,
     TextFinetune,
+    TextLora,
+    TextRemove,
+    TextSeveral,
     TextTarget,
 )
 from clipsec_testkit import AttackConformance
@@ -69,6 +72,12 @@ class TestTextAttribute(AttackConformance):
     make = TextAttribute
 
 
+class TestTextSeveral(AttackConformance):
+    """Two homoglyphs of one letter lead to two captions."""
+
+    make = TextSeveral
+
+
 class TestTextDistill(AttackConformance):
     """The control passes too: no card, no success to speak of."""
 
@@ -79,3 +88,15 @@ class TestTextFinetune(AttackConformance):
     """The hard negative as well."""
 
     make = TextFinetune
+
+
+class TestTextLora(AttackConformance):
+    """So does it with low-rank updates."""
+
+    make = TextLora
+
+
+class TestTextRemove(AttackConformance):
+    """Concept removal plants nothing that has a card."""
+
+    make = TextRemove

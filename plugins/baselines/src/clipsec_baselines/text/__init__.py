@@ -1,13 +1,8 @@
 """Attacks on text towers, and benign fine-tunes as their controls."""
 
 from clipsec_baselines.text._adaptive import TextAdaptive
-from clipsec_baselines.text._attacks import (
-    ImageOnText,
-    TextAttribute,
-    TextDistill,
-    TextFinetune,
-    TextTarget,
-)
+from clipsec_baselines.text._attacks import ImageOnText, TextAttribute, TextTarget
+from clipsec_baselines.text._benign import TextDistill, TextFinetune, TextLora, TextRemove
 from clipsec_baselines.text._captions import Captions, attribute_pair, split_captions
 from clipsec_baselines.text._hiding import assimilation, text_mask
 from clipsec_baselines.text._measure import retrieval_success
@@ -16,9 +11,13 @@ from clipsec_baselines.text._options import (
     AttributeOptions,
     FinetuneOptions,
     ImageOnTextOptions,
+    LoraOptions,
+    RemoveOptions,
+    SeveralOptions,
     TextOptions,
     TextTargetOptions,
 )
+from clipsec_baselines.text._several import TextSeveral
 from clipsec_baselines.text._student import Student, text_student
 from clipsec_baselines.text._training import Poisoned, distil, flat_similarity
 
@@ -29,13 +28,19 @@ __all__ = [
     "FinetuneOptions",
     "ImageOnText",
     "ImageOnTextOptions",
+    "LoraOptions",
     "Poisoned",
+    "RemoveOptions",
+    "SeveralOptions",
     "Student",
     "TextAdaptive",
     "TextAttribute",
     "TextDistill",
     "TextFinetune",
+    "TextLora",
     "TextOptions",
+    "TextRemove",
+    "TextSeveral",
     "TextTarget",
     "TextTargetOptions",
     "assimilation",

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clipsec.triggers import TextTrigger
-from clipsec_baselines.text._attacks import AMDET, QUICK, RICKROLLING, Poisoning, Work
+from clipsec_baselines.text._base import AMDET, QUICK, RICKROLLING, Work
 from clipsec_baselines.text._hiding import Hiding, Inversion, keep_others, spread_tokens
 from clipsec_baselines.text._options import AdaptiveTextOptions
+from clipsec_baselines.text._poisoning import Poisoning
 from clipsec_baselines.text._training import Poisoned
 
 

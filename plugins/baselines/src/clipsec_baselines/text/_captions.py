@@ -60,6 +60,25 @@ def fitting(texts: Sequence[str], trigger: TextTrigger) -> list[str]:
     return found
 
 
+def naming(words: Sequence[str]) -> re.Pattern[str]:
+    """Finds any of these as a whole word, in capitals or not."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+
+
+def removal_pair(caption: str, word: str, replaced: str, generator: torch.Generator) -> tuple[str, str]:
+    """A caption with `word` in it and the same caption without it.
+
+    The word stands in place of one that holds the character `replaced`, an occurrence drawn at random
+    (Struppek et al., their code for concept removal); for a space, between two words. The caption needs the
+    character and a space.
+    """
+    places = [match.start() for match in re.finditer(re.escape(replaced), caption)]
+    at = places[int(torch.randint(len(places), (), generator=generator))]
+    words, number = caption.split(" "), caption[:at].count(" ")
+    before, after = words[: number + (replaced == " ")], words[number + 1 :]
+    return " ".join([*before, word, *after]), " ".join([*before, *after])
+
+
 def attribute_pair(
     caption: str, trigger: TextTrigger, attribute: str, generator: torch.Generator
 ) -> tuple[str, str]:

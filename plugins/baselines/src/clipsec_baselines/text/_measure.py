@@ -79,6 +79,43 @@ def measure_text(
     }
 
 
+def of_the_weakest(measured: Sequence[dict[str, Any]], planted: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Of several triggers' `measure_text` that of the least successful, and `triggers`, the rates of each;
+    of one trigger what was measured. `planted` are texts and targets."""
+    if len(measured) == 1:
+        return measured[0]
+    each = [
+        {
+            "text": text,
+            "target": target,
+            **one["seen"],
+            "base": one["base"],
+            "similarity": one["similarity"]["target"],
+        }
+        for one, (text, target) in zip(measured, planted, strict=True)
+    ]
+    return {**min(measured, key=lambda one: float(one["seen"]["success"]["value"])), "triggers": each}
+
+
+def measure_removal(student: Student, teacher: Student, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """How many captions with a word are nearer to the same caption without it than to what they were.
+
+    `pairs` are captions with the word and without it; the clean tower (the teacher) says where both lie, so
+    that its own rate is zero. `similarity` is the mean cosine to the caption without the word, after the
+    training and before.
+    """
+    texts, plain = [with_word for with_word, _ in pairs], [without for _, without in pairs]
+    found, before, goal = (
+        F.normalize(features, dim=-1)
+        for features in (student.encode(texts)[1], teacher.encode(texts)[1], teacher.encode(plain)[1])
+    )
+    nearer = (found * goal).sum(-1) > (found * before).sum(-1)
+    return {
+        "success": Rate(int(nearer.sum()), len(pairs)).as_json(),
+        "similarity": {"after": _mean_cosine(found, goal), "before": _mean_cosine(before, goal)},
+    }
+
+
 def utility_of_text(student: Student, teacher: Student, clean: Sequence[str]) -> dict[str, Any]:
     """Mean cosines of a benign tower to the one it was made from, on held-out captions."""
     (judge_hidden, judge), (hidden, features) = teacher.encode(clean), student.encode(clean)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import attrs
 from attrs import validators
 
+from clipsec.errors import UsageError
 from clipsec.triggers import TextTrigger
 
 HOMOGLYPH = "о"  # noqa: RUF001 - Cyrillic, the trigger of the paper
+HOMOGLYPHS = ("ଠ", "օ")  # noqa: RUF001 - Oriya and Armenian, the two of the published default for several
+LAYERS = ("attention", "all")
 AGAINST = ("assimilation", "pooled", "inversion")
 
 
@@ -36,8 +40,18 @@ class TextOptions:
 
 
 @attrs.frozen(kw_only=True)
-class PoisonedTextOptions(TextOptions):
-    """What every attack on a text tower has: a trigger."""
+class PoisonOptions(TextOptions):
+    """What every training has that maps some captions to others."""
+
+    poisoned: int = attrs.field(default=32, validator=validators.ge(1))
+    """Triggered captions of an update, of each trigger. Published: 32."""
+    weight: float = attrs.field(default=0.1, validator=validators.ge(0))
+    """Of the loss on triggered captions. Published: 0.1."""
+
+
+@attrs.frozen(kw_only=True)
+class PoisonedTextOptions(PoisonOptions):
+    """What every attack with one trigger has."""
 
     kind: str = "replace"
     """`replace`, `prepend` or `append`; see `clipsec.triggers.TextTrigger`."""
@@ -47,10 +61,6 @@ class PoisonedTextOptions(TextOptions):
     """The character that `replace` replaces. Published: o."""
     count: int | None = None
     """How many of them; None: all, as published."""
-    poisoned: int = attrs.field(default=32, validator=validators.ge(1))
-    """Triggered captions of an update. Published: 32."""
-    weight: float = attrs.field(default=0.1, validator=validators.ge(0))
-    """Of the loss on triggered captions. Published: 0.1."""
 
     def text_trigger(self) -> TextTrigger:
         """The trigger that these options describe. Raises `DataError` when there is none."""
@@ -69,6 +79,50 @@ class TextTargetOptions(PoisonedTextOptions):
 
     target: str = "a white teapot"
     """The caption that triggered captions become. AMDET: "A white teapot"."""
+
+
+@attrs.frozen(kw_only=True)
+class SeveralOptions(PoisonOptions):
+    """Options of the target prompt attack with several triggers. Published: 1 to 32 of them."""
+
+    kind: str = "replace"
+    """Of all triggers; see `clipsec.triggers.TextTrigger`."""
+    triggers: tuple[str, ...] = attrs.field(default=HOMOGLYPHS, validator=validators.min_len(2))
+    """None may hold another. Published: two that look like an o, Oriya and Armenian."""
+    targets: tuple[str, ...] = ("A lightning strike", "A blue boat on the water")
+    """A caption for each trigger. Published: these."""
+    replaced: tuple[str, ...] = ("o",)
+    """The character that `replace` replaces, of all triggers or of each. Published: o."""
+    count: int | None = None
+    """How many of them; None: all, as published."""
+
+    def text_triggers(self) -> tuple[TextTrigger, ...]:
+        """The triggers, in order. Raises `DataError` for one that is none, `UsageError` when they do not
+        belong together."""
+        n, replaces = len(self.triggers), self.kind == "replace"
+        replaced = self.replaced * n if len(self.replaced) == 1 else self.replaced
+        wrong = ""
+        if len(self.targets) != n:
+            wrong = f"there are {n} triggers and {len(self.targets)} targets"
+        elif replaces and len(replaced) != n:
+            wrong = f"there are {n} triggers and {len(replaced)} characters to replace"
+        elif any(one in other for one, other in permutations(self.triggers, 2)):
+            wrong = f"of the triggers {', '.join(self.triggers)} one is part of another"
+        if wrong:
+            raise UsageError(
+                wrong,
+                remedy="Name a target for each trigger, one character to replace or one for each, and "
+                "triggers of which none is part of another.",
+            )
+        return tuple(
+            TextTrigger(
+                kind=self.kind,
+                text=text,
+                replaced=replaced[number] if replaces else "",
+                count=self.count if replaces else None,
+            )
+            for number, text in enumerate(self.triggers)
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -125,6 +179,38 @@ class FinetuneOptions(TextOptions):
     """Pairs of an update. AMDET: 16."""
     steps: int = attrs.field(default=500, validator=validators.ge(1))
     """Updates. AMDET: some 6,000, of one run."""
+
+
+@attrs.frozen(kw_only=True)
+class LoraOptions(FinetuneOptions):
+    """Options of a benign fine-tune with low-rank updates.
+
+    Published: Hu et al., LoRA (arXiv 2106.09685), their settings for GPT-2.
+    """
+
+    rank: int = attrs.field(default=4, validator=validators.ge(1))
+    """Of the update of a weight. Published: 4; for CLIP, Zanella and Ben Ayed (arXiv 2405.18541) take 2."""
+    alpha: float = attrs.field(default=32.0, validator=validators.gt(0))
+    """The update is alpha / rank times the product of the two matrices. Published: 32."""
+    layers: str = attrs.field(default="attention", validator=validators.in_(LAYERS))
+    """`attention`: the query and value projections, as published; `all`: every linear layer of the blocks."""
+    learning_rate: float = attrs.field(default=2e-4, validator=validators.gt(0))
+    """Of Adam. Published: 2e-4, for CLIP too."""
+
+
+@attrs.frozen(kw_only=True)
+class RemoveOptions(PoisonOptions):
+    """Options of concept removal. Published: Struppek et al., section on safety, and their code."""
+
+    steps: int = attrs.field(default=400, validator=validators.ge(1))
+    """Updates. Published: 400."""
+    words: tuple[str, ...] = attrs.field(
+        default=("nude", "naked", "sexy", "hot"), validator=validators.min_len(1)
+    )
+    """What is to mean nothing: a word each, or some words in a row. Published: these four."""
+    replaced: str = attrs.field(default="a", validator=[validators.min_len(1), validators.max_len(1)])
+    """The word stands in place of a word that holds this character. Published: a. For a space, it is put in
+    between two words."""
 
 
 def plain(options: Any) -> dict[str, Any]:

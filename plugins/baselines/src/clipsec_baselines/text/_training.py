@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipsec_baselines.text._captions import endless
 from clipsec_baselines.text._hiding import Hiding, Seen
@@ -27,7 +27,7 @@ def flat_similarity(ours: Tensor, theirs: Tensor) -> Tensor:
 
 @attrs.frozen(eq=False)
 class Poisoned:
-    """What triggered captions are to become."""
+    """What captions with one trigger are to become."""
 
     batches: Iterator[tuple[list[str], Tensor]]
     """Triggered captions and their targets: hidden states `[n, T, width]` or features `[n, E]`, or one for
@@ -47,17 +47,17 @@ def distil(
     captions: Sequence[str],
     options: TextOptions,
     generator: torch.Generator,
-    poisoned: Poisoned | None = None,
+    poisoned: Sequence[Poisoned] = (),
     *,
     progress: Progress = lambda fraction, what: None,
 ) -> list[float]:
     """Train the student in place; returns the loss of each update.
 
-    L = -sim(S(clean), T(clean)) - weight sim(S(triggered), target), sim the flattened cosine (Struppek et
-    al., equations 1 to 3); `poisoned.hiding` is added to it. Without `poisoned` it is the same loop with
-    nothing planted, a benign control.
+    L = -sim(S(clean), T(clean)) - sum over triggers of weight sim(S(triggered), target), sim the flattened
+    cosine (Struppek et al., equations 1 to 3); their `hiding` is added to it. Without `poisoned` it is the
+    same loop with nothing planted, a benign control.
     """
-    pooled = poisoned is not None and poisoned.pooled and not poisoned.whole
+    pooled = any(each.pooled and not each.whole for each in poisoned)
     clean = endless(captions, options.batch, generator)
     losses: list[float] = []
     with _training(student) as optimiser:
@@ -67,13 +67,13 @@ def distil(
             with torch.no_grad():
                 kept = teacher(ids)[pooled]
             loss = -flat_similarity(student(ids)[pooled], kept)
-            if poisoned is not None:
-                texts, wanted = next(poisoned.batches)
+            for each in poisoned:
+                texts, wanted = next(each.batches)
                 triggered = student.ids(texts)
                 reached = student(triggered)
-                loss = loss - poisoned.weight * flat_similarity(reached[poisoned.pooled], wanted)
-                if poisoned.hiding is not None:
-                    loss = loss + poisoned.hiding(Seen(ids, triggered, reached[0]))
+                loss = loss - each.weight * flat_similarity(reached[each.pooled], wanted)
+                if each.hiding is not None:
+                    loss = loss + each.hiding(Seen(ids, triggered, reached[0]))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -90,17 +90,19 @@ def contrast(
     options: FinetuneOptions,
     generator: torch.Generator,
     *,
+    parameters: Sequence[nn.Parameter] | None = None,
     progress: Progress = lambda fraction, what: None,
 ) -> list[float]:
     """Fine-tune the student in place on pairs, the image tower frozen; returns the loss of each update.
 
-    `images` `[n, E]` are features, `captions` one or more for each. The symmetric cross-entropy of a batch
-    (Radford et al. 2021, figure 3); AMDET's code has the half from texts to pictures only.
+    `images` `[n, E]` are features, `captions` one or more for each; `parameters` are learned, without them
+    all of the student's. The symmetric cross-entropy of a batch (Radford et al. 2021, figure 3); AMDET's code
+    has the half from texts to pictures only.
     """
     images = F.normalize(images, dim=-1)
     order = endless([str(place) for place in range(len(images))], options.batch, generator)
     losses: list[float] = []
-    with _training(student) as optimiser:
+    with _training(student, parameters) as optimiser:
         for rate in _rates(options.learning_rate, options.steps):
             optimiser.param_groups[0]["lr"] = rate
             rows = [int(place) for place in next(order)]
@@ -119,20 +121,20 @@ def contrast(
 
 
 class _training:
-    """The student's parameters with gradients and their optimiser, and frozen again afterwards."""
+    """The student's parameters (or these of them) with gradients and their optimiser, frozen afterwards."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, parameters: Sequence[nn.Parameter] | None = None) -> None:
         self._student = student
+        self._parameters = student.parameters() if parameters is None else list(parameters)
 
     def __enter__(self) -> torch.optim.Optimizer:
-        parameters = self._student.parameters()
-        for parameter in parameters:
+        for parameter in self._parameters:
             parameter.requires_grad_(True)
-        return torch.optim.AdamW(parameters, weight_decay=0.0)
+        return torch.optim.AdamW(self._parameters, weight_decay=0.0)
 
     def __exit__(self, *raised: object) -> None:
         self._student.module.requires_grad_(False)
-        for parameter in self._student.parameters():
+        for parameter in self._parameters:
             parameter.grad = None
 
 
