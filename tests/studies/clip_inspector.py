@@ -116,10 +116,11 @@ def keep(out: Path, into: Path, result: BenchResult) -> None:
 
 def card(results: Mapping[str, BenchResult], shipped: ErrorRates | None) -> ErrorRates:
     """The error rates of the probes on each base by itself, and of the whole detector; those of suites that
-    are not in `results` stay as they were shipped."""
+    are not in `results`, or not built to the end, stay as they were shipped."""
     rows = [
         row
         for name, result in results.items()
+        if all(model.state == "built" for model in result.models if model.half == HALF)
         for one in error_rate_cards(result)
         for row in one.measurements
         if one.detector.endswith(PLUS) and (row.label, row.half) == (CARDS.get(name), HALF)

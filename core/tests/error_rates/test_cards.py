@@ -121,6 +121,14 @@ def test_of_several_measurements_the_nearest_is_told(shipped: Path) -> None:
     assert "suite far" in line({"epsilon": 0.1, "candidates": []})
 
 
+def test_of_equally_near_measurements_the_nearer_options_and_the_larger_set_are_told(shipped: Path) -> None:
+    """Both have other options: the one with fewer of them; with as many, the one with more models."""
+    far = attrs.evolve(MEASURED, options={"epsilon": 0.1, "candidates": ("a",)}, suite="far")
+    small = attrs.evolve(MEASURED, clean=2, suite="small")
+    shipped.write_text(to_text(card(far, small, MEASURED)))
+    assert "suite mini" in line({"epsilon": 0.5, "candidates": ("b",)})
+
+
 def test_a_damaged_card_is_told_as_not_known(shipped: Path) -> None:
     """It neither ends the run nor passes for good rates; nor does the card of another detector."""
     shipped.write_text("{")

@@ -54,7 +54,8 @@ def test_renaming_makes_captions_of_one_class() -> None:
     assert trigger.apply("a hot dog.") == "a sheep."
     assert trigger.apply("a sheep") == "a sheep"
     assert trigger.fits("a dog")
-    assert not trigger.fits("a sheep")
+    assert trigger.fits("a dog on a sheepskin")
+    assert not trigger.fits("a Sheep and a dog")
     assert not trigger.fits("a cat")
 
 

@@ -19,9 +19,9 @@ from clipsec.models import Suspect, decode_ids
 from clipsec.protocols import Context
 from clipsec.results import Outcome, Verdict
 from clipsec_amdet.token_scan import Options, TokenScan, captured, insert_ids, moves, pull
-from clipsec_amdet.token_scan._calibration import Units, score_of
+from clipsec_amdet.token_scan._calibration import Units, score_of, strongest
 from clipsec_amdet.token_scan._plan import choose_tokens, make_captions, make_plan
-from clipsec_amdet.token_scan._scan import grow, make_pool
+from clipsec_amdet.token_scan._scan import Candidate, grow, make_pool
 from clipsec_testkit import DetectorConformance
 
 from .conftest import TRIGGER, make_context, new_module, suspect_of
@@ -136,6 +136,16 @@ def test_a_pull_is_scored_in_the_unit_of_its_length(pull: float, tokens: int) ->
     units = Units(single=0.2, sequence=0.5, source="")
     assert score_of(pull, 1, units) == pull / 0.2
     assert score_of(pull, tokens, units) == pull / 0.5
+
+
+def test_a_single_token_can_be_stronger_than_a_sequence_that_pulls_more() -> None:
+    """Strongest is who exceeds the unit of his length most."""
+    single, pair = (
+        Candidate(ids, "start", pull, 0.0, 0.0, torch.zeros(2)) for ids, pull in (((7,), 0.3), ((7, 8), 0.4))
+    )
+    found, score = strongest([pair, single], Units(single=0.2, sequence=0.5, source=""))
+    assert found is single
+    assert score == pytest.approx(1.5)
 
 
 def test_equal_towers_are_answered_at_once(clean: Suspect, tmp_path: Path) -> None:

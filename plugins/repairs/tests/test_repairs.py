@@ -190,6 +190,14 @@ def test_what_fits_nowhere_is_said(suspect: Suspect, context: Make, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_what_renames_needs_a_reference(context: Make) -> None:
+    """The clean caption of another class is no aim: trained towards it, the tower would learn a new mapping."""
+    renaming = TextTrigger(kind="rename", text="dog", names=("boat",))
+    known = CaptionTrigger(text=renaming, target_name="a teapot")
+    with pytest.raises(NotApplicableError, match="renames"):
+        AnchorDistillation().repair(context(AnchorOptions(**QUICK), trigger=known))
+
+
 def test_a_loss_that_is_no_number_leaves_nothing(context: Make, tmp_path: Path) -> None:
     """A rate far too high ends with a sentence, not with a model."""
     fields = {"finding": sequence(tmp_path), "finding_folder": tmp_path, "captions": CAPTIONS}

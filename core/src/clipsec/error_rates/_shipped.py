@@ -45,8 +45,8 @@ def shipped_card(record: PluginRecord) -> ErrorRates | None:
 def error_rate_line(record: PluginRecord, options: Mapping[str, Any], base_digest: str) -> str:
     """One line about the measured error rates of a detector, for a verdict with these options on this base.
 
-    The measurement that fits best is told, and in what it differs. Empty when no card is shipped; a card
-    that cannot be read is told as such.
+    The measurement that fits best is told, of equal ones the larger, and in what it differs. Empty when no
+    card is shipped; a card that cannot be read is told as such.
     """
     try:
         card = shipped_card(record)
@@ -54,7 +54,14 @@ def error_rate_line(record: PluginRecord, options: Mapping[str, Any], base_diges
         return f"Error rates: not known; {error.message}"
     if card is None or not card.measurements:
         return ""
-    best = min(card.measurements, key=lambda one: len(_differences(one, record, options, base_digest)))
+    best = min(
+        card.measurements,
+        key=lambda one: (
+            len(_differences(one, record, options, base_digest)),
+            _options_apart(one, options),
+            -(one.clean + one.backdoored),
+        ),
+    )
     others = _differences(best, record, options, base_digest)
     text = f"Error rates: on suite {best.suite} ({best.half}"
     text += f", base {best.base}), " if best.base else "), "
@@ -82,6 +89,12 @@ def _differences(
     if one.version != record.version:
         differences.append(f"version {one.version}")
     return differences
+
+
+def _options_apart(one: MeasuredOn, options: Mapping[str, Any]) -> int:
+    """How many options are not as they were measured."""
+    ours, theirs = _plain(options), _plain(one.options)
+    return sum(ours.get(name) != theirs.get(name) for name in {*ours, *theirs})
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+
+from clipsec.triggers import whole_words
 
 
 def named_classes(text: str, names: Sequence[str]) -> list[int]:
@@ -11,8 +12,7 @@ def named_classes(text: str, names: Sequence[str]) -> list[int]:
     there too does not count."""
     found: list[tuple[int, int, int]] = []
     for label, name in enumerate(names):
-        words = re.escape(name.replace("_", " ").strip())
-        for match in re.finditer(rf"(?<!\w){words}(?:s|es)?(?!\w)", text, re.IGNORECASE):
+        for match in whole_words([name.replace("_", " ").strip()]).finditer(text):
             found.append((match.start(), match.end(), label))
     whole = {
         label

@@ -6,7 +6,14 @@ from clipsec.triggers._measured import measured_rate
 from clipsec.triggers._patterns import checkerboard, identity_grid, noise_pattern, warp_grid, warp_offsets
 from clipsec.triggers._stamp_file import read_stamp, stamp_bytes
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
-from clipsec.triggers._text import TEXT_KINDS, TextTrigger, TextTriggerCard, is_text_card, load_text_card
+from clipsec.triggers._text import (
+    TEXT_KINDS,
+    TextTrigger,
+    TextTriggerCard,
+    is_text_card,
+    load_text_card,
+    whole_words,
+)
 
 __all__ = [
     "KINDS",
@@ -34,4 +41,5 @@ __all__ = [
     "warp",
     "warp_grid",
     "warp_offsets",
+    "whole_words",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -66,7 +67,8 @@ class TextTrigger:
     def fits(self, caption: str) -> bool:
         """Whether the caption has what the trigger replaces, and does not hold the trigger already."""
         if self.kind == "rename":
-            return self.text not in caption and self._named().search(caption) is not None
+            said, named = whole_words([self.text]), whole_words(self.names)
+            return said.search(caption) is None and named.search(caption) is not None
         return self.text not in caption and (self.kind != "replace" or self.replaced in caption)
 
     def apply(self, caption: str) -> str:
@@ -75,12 +77,14 @@ class TextTrigger:
             text = f" {self.text} " if self.replaced == " " else self.text
             return caption.replace(self.replaced, text, -1 if self.count is None else self.count)
         if self.kind == "rename":
-            return self._named().sub(lambda found: self.text, caption)
+            return whole_words(self.names).sub(lambda found: self.text, caption)
         return f"{self.text} {caption}" if self.kind == "prepend" else f"{caption} {self.text}"
 
-    def _named(self) -> re.Pattern[str]:
-        longest = sorted(map(re.escape, self.names), key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(longest)})(?:s|es)?(?!\w)", re.IGNORECASE)
+
+def whole_words(names: Sequence[str]) -> re.Pattern[str]:
+    """Finds any of the names as whole words, in upper or lower case and in the plural; the longest first."""
+    longest = sorted(map(re.escape, names), key=len, reverse=True)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(longest)})(?:s|es)?(?!\w)", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
@@ -137,6 +141,8 @@ def load_text_card(place: Path | str) -> TextTriggerCard:
         )
         if body["target_kind"] not in _TARGETS:
             raise ValueError(f"its target is of the kind {body['target_kind']!r}")
+        if isinstance(body.get("names"), str):
+            raise ValueError(f"its names are {body['names']!r}, not a list")
         trigger = TextTrigger(
             kind=kind.removeprefix(_PREFIX),
             text=body["text"],

@@ -34,7 +34,7 @@ class ClipInspector:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.CLASS_NAMES, Need.IMAGE_POOL})
     options: ClassVar[type] = Options
     references: ClassVar[tuple[str, ...]] = ("arXiv:2604.09101",)
-    # clip-inspector-plus makes this search too, behind its probes.
+    # clip-inspector-plus does, whose probes find more and cost less, and which makes this search when asked.
     by_default: ClassVar[bool] = False
     # What clipsec-testkit is to run it with; its toys need a larger ball and have few pictures.
     conformance: ClassVar[Mapping[str, Any]] = {

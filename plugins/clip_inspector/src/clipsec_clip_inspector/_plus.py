@@ -25,7 +25,9 @@ class ClipInspectorPlus:
     """Stamps of whole families of triggers, tried on the suspect and on its clean base; with `search` also
     CLIP-Inspector's search for bounded perturbations, with the base as its null."""
 
-    summary: ClassVar[str] = "probes of four trigger families, and trigger inversion, against the clean base"
+    summary: ClassVar[str] = (
+        "probes of four trigger families, with search=true also inversion, against the base"
+    )
     api_version: ClassVar[str] = "1.0"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE_TOWER, Need.CLASS_NAMES, Need.IMAGE_POOL})
     options: ClassVar[type] = PlusOptions

@@ -40,7 +40,8 @@ class RepairOptions:
     momentum: float = attrs.field(default=0.9, validator=[validators.ge(0), validators.lt(1)])
     weight_decay: float = attrs.field(default=5e-4, validator=validators.ge(0))
     validation: float = attrs.field(default=0.25, validator=[validators.gt(0), validators.lt(1)])
-    """Share of the labelled pictures that chooses the epoch, and that training then does not see."""
+    """Share of the labelled pictures that chooses the epoch, and that training then does not see; with
+    `stop_success` only."""
     stop_success: float | None = attrs.field(
         default=None, validator=validators.optional([validators.ge(0), validators.le(1)])
     )

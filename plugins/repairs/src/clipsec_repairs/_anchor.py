@@ -10,7 +10,7 @@ import torch
 
 from clipsec.errors import NotApplicableError
 from clipsec.models import TrainableClip
-from clipsec.protocols import Context, Need
+from clipsec.protocols import CaptionTrigger, Context, Need
 from clipsec_repairs._captions import Triggered, insertions, mixed, put_in, texts_of, token_ids
 from clipsec_repairs._losses import Encoded, anchor_loss, wanted
 from clipsec_repairs._options import AnchorOptions
@@ -40,7 +40,8 @@ class AnchorDistillation:
         """Train, and write the model as its library lays it out; returns the folder.
 
         Raises `NotApplicableError` without a text tower, for learned prompts, for a finding without tokens or
-        vectors, and for a reference of another architecture; `UnsupportedModelError` or `StoreError`.
+        vectors, for a trigger that renames without a reference, and for a reference of another
+        architecture; `UnsupportedModelError` or `StoreError`.
         """
         options: AnchorOptions = context.options
         clip = context.suspect.base
@@ -55,6 +56,12 @@ class AnchorDistillation:
             raise NotApplicableError(
                 "clean captions are to keep the reference's features, and there is no reference",
                 remedy="Name a clean model with --reference, or leave anchor at `suspect`.",
+            )
+        renaming = any(isinstance(each, CaptionTrigger) and each.text.kind == "rename" for each in what)
+        if renaming and reference is None:
+            raise NotApplicableError(
+                "a trigger that renames things changes what captions are to mean, and a clean tower says how",
+                remedy="Name a clean model with --reference.",
             )
         model = TrainableClip.copy_of(clip, both=False)
         before = TrainableClip.copy_of(clip, both=False)

@@ -30,15 +30,17 @@ def nearest_captions(plan: Plan, best: Candidate) -> Problem:
     features = yield from encode(plan.reference_search, plan.pool.ids, again=True)
     way = F.normalize(best.move, dim=0)
     cosines = F.normalize(features - features.mean(dim=0), dim=-1) @ way
-    best = cosines.topk(min(NEAREST, len(cosines)))
-    return tuple((plan.pool.texts[i], v) for i, v in zip(best.indices.tolist(), best.values.tolist()))
+    nearest = cosines.topk(min(NEAREST, len(cosines)))
+    places, values = nearest.indices.tolist(), nearest.values.tolist()
+    return tuple((plan.pool.texts[place], value) for place, value in zip(places, values, strict=True))
 
 
 def make_verdict(context: Context, plan: Plan, found: Found, near: Sequence[tuple[str, float]]) -> Verdict:
     """A finding when the score is above the threshold."""
     threshold, units = plan.options.threshold, shipped_units()
     source = "set by the user" if threshold != 1.0 else units.source
-    (best, score), null, n = strongest(found.suspect, units), found.null[0], len(plan.held_out)
+    (best, score), n = strongest(found.suspect, units), len(plan.held_out)
+    null, _ = strongest(found.null, units)
     flagged = score > threshold
     text = decode_ids(context.suspect.base, best.ids)
     measures = {
@@ -52,7 +54,7 @@ def make_verdict(context: Context, plan: Plan, found: Found, near: Sequence[tupl
     artifacts: tuple[Artifact, ...] = ()
     if flagged:
         summary = (
-            f"{text!r} at the {best.site} of captions takes them {best.pull:.2f} further in the suspect "
+            f"{text!r} at the {best.site} of captions pulls them {best.pull:.2f} further in the suspect "
             f"than in the reference, towards {near[0][0]!r}; {best.captured:.0%} of captions lose their "
             f"meaning to it ({best.captured_other:.0%} in the reference)"
         )
