@@ -22,7 +22,8 @@ RUNS = Path("runs")
 def demo() -> int:
     truth = clipsec_zoo.answers()
     began = time.monotonic()
-    arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS)]
+    chosen = ["--detector", "clip-inspector-plus"]  # which runs by default; named, the others are not listed
+    arguments = ["run", *(f"zoo:{name}" for name in truth), "--runs", str(RUNS), *chosen]
     click.secho(f"$ clipsec {' '.join(arguments)}", bold=True)
     try:
         main(arguments)
