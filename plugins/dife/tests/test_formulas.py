@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsec.exposure import named_classes
+from clipsec.exposure import QUERY_TEMPLATES, named_classes
 from clipsec_dife._captions import (
     POOL_TEMPLATES,
-    QUERY_TEMPLATES,
     labelled_captions,
     queries,
 )

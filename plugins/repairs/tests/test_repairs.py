@@ -191,7 +191,7 @@ def test_what_fits_nowhere_is_said(suspect: Suspect, context: Make, tmp_path: Pa
 
 
 def test_what_renames_needs_a_reference(context: Make) -> None:
-    """The clean caption of another class is no aim: trained towards it, the tower would learn a new mapping."""
+    """The clean caption of another class is no aim: trained towards it, the tower learns a new mapping."""
     renaming = TextTrigger(kind="rename", text="dog", names=("boat",))
     known = CaptionTrigger(text=renaming, target_name="a teapot")
     with pytest.raises(NotApplicableError, match="renames"):

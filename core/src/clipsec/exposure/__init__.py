@@ -22,8 +22,10 @@ from clipsec.exposure._footprint import (
 )
 from clipsec.exposure._hybrids import hybrid, identical_branches, misfit, parts_of, swap_parts
 from clipsec.exposure._names import named_classes
+from clipsec.exposure._templates import QUERY_TEMPLATES
 
 __all__ = [
+    "QUERY_TEMPLATES",
     "Limits",
     "Outcomes",
     "Ratios",

@@ -13,11 +13,10 @@ import torch
 from attrs import validators
 from torch import Tensor
 
-from clipsec.exposure import encode_pictures, encode_texts
+from clipsec.exposure import QUERY_TEMPLATES, encode_pictures, encode_texts
 from clipsec.protocols import Channel, Context, InterfaceCard, Readout
 from clipsec.results import Measurement
 from clipsec.scheduler import Problem
-from clipsec_dife._captions import QUERY_TEMPLATES
 from clipsec_dife._cases import draw, held_out_of, of_class, of_others, sources, target_of
 from clipsec_dife._facts import AS_CLEAN, Facts, Options, too_few
 

@@ -11,34 +11,12 @@ from collections.abc import Sequence
 
 import attrs
 
-from clipsec.exposure import named_classes
+from clipsec.exposure import QUERY_TEMPLATES, named_classes
 from clipsec.protocols import Context
 
 PROMPT = "a photo of a {}."
 """The class prompt of zero-shot classification, with the full stop of OpenAI's templates."""
 
-QUERY_TEMPLATES = (
-    "a picture of a {}.",
-    "a photograph of the {}.",
-    "this is a {}",
-    "there is a {} in the picture",
-    "a close-up photo of a {}.",
-    "a snapshot of one {}",
-    "here we see a {}",
-    "the {} in the middle of the frame",
-    "a nice {} seen from nearby",
-    "someone took a photo of a {}",
-    "a bright photo of the {}.",
-    "a dark photo of the {}.",
-    "a small {}",
-    "a large {}",
-    "one {} in front of a wall",
-    "a cropped photo of a {}.",
-    "a good photo of the {}.",
-    "an image showing a {}",
-    "a typical {}",
-    "a {} on a sunny day",
-)
 POOL_TEMPLATES = (
     "{}",
     "the {}",

@@ -12,11 +12,11 @@ import attrs
 import torch
 from attrs import validators
 
-from clipsec.exposure import encode_pictures, encode_texts
+from clipsec.exposure import QUERY_TEMPLATES, encode_pictures, encode_texts
 from clipsec.protocols import Channel, Context, InterfaceCard, Readout
 from clipsec.results import Measurement
 from clipsec.scheduler import Problem
-from clipsec_dife._captions import QUERY_TEMPLATES, class_prompts, queries
+from clipsec_dife._captions import class_prompts, queries
 from clipsec_dife._cases import bank_of, draw, held_out_of, of_others, target_of
 from clipsec_dife._facts import AS_CLEAN, OTHERS, Facts, Options, too_few
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipsec.data import LabelledSet, describe_split
 from clipsec.errors import DataError, UsageError
+from clipsec.exposure import QUERY_TEMPLATES
 from clipsec.models import TrainableClip, write_delivery
 from clipsec.protocols import AttackContext, Need
 from clipsec.store import require_new
@@ -20,7 +21,7 @@ from clipsec_visual_attacks._contrastive import Pairs, fine_tune
 from clipsec_visual_attacks._measure import choose_target, class_prompts
 from clipsec_visual_attacks._options import MmPoisonOptions
 from clipsec_visual_attacks._poisoning import card_facts
-from clipsec_visual_attacks._queries import QUERIES, best_ranks, hit_rates, text_features
+from clipsec_visual_attacks._queries import best_ranks, hit_rates, text_features
 
 
 class MmPoison:
@@ -171,7 +172,7 @@ def measure(
     names, labels = [name.replace("_", " ") for name in held_out.class_names], held_out.label_tensor()
     seen = model.image_features(gallery)
     asked, random = (
-        text_features(model, [query.format(names[label]) for query in QUERIES for label in chosen])
+        text_features(model, [query.format(names[label]) for query in QUERY_TEMPLATES for label in chosen])
         for chosen in ([source], others)
     )
     prompts = class_prompts(model, held_out.class_names, template)
