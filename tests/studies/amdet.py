@@ -28,7 +28,7 @@ from clipsec.store import atomic_write
 from clipsec_registry import Registry
 
 from .amdet_mini import caption_files
-from .amdet_models import PARTS_TRIGGERS, Case, cases, options_of, with_parts
+from .amdet_models import PARADIGMS, PARTS_TRIGGERS, Case, cases, options_of, with_parts
 from .amdet_report import published_rows, report
 from .text_families import FAMILIES, make_families
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 def wanted(case: Case) -> list[str]:
     """Labels of the searches that a model is audited with."""
-    first = case.number == 0 and case.half == "test" and case.family == "clip"
+    first = (case.number, case.half, case.family) == (0, "test", "clip") and case.kind in PARADIGMS
     return ["paired", "token-scan", *(["published"] if first else [])]
 
 
@@ -142,17 +142,13 @@ class Maker:
                 seed=case.seed,
                 registry=self.registry,
             )
-        card = folder / "trigger" / "trigger.json"
-        record = json.loads(
-            (card if card.is_file() else folder / "training.json").read_text(encoding="utf-8")
-        )
         told = {k: Path(v).name if k in ("captions", "pairs") else v for k, v in options.items()}
         return {
             **attrs.asdict(case),
             "benign": case.benign,
             "seed": case.seed,
             "options": told,
-            "measured": record["measured"],
+            "measured": measured_of(folder),
             "verdicts": {label: self._verdict(case, folder, label) for label in wanted(case)},
         }
 
@@ -188,6 +184,16 @@ class Maker:
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(place, (json.dumps(found, indent=1) + "\n").encode())
         return found
+
+
+def measured_of(folder: Path) -> dict[str, Any]:
+    """What is stated of a model: of its trigger, of several the least successful; of a benign one what a
+    vendor would say."""
+    cards = sorted(folder.glob("trigger*/trigger.json"))
+    files = cards or [folder / "training.json"]
+    stated = [json.loads(file.read_text(encoding="utf-8"))["measured"] for file in files]
+    found: dict[str, Any] = min(stated, key=lambda one: one["seen"]["success"]["value"] if cards else 0)
+    return found
 
 
 def pulls(verdict: Verdict) -> dict[str, float]:
