@@ -95,13 +95,13 @@ def main() -> None:
     rows = []
     for name, suspect in models.items():
         rows.append(
-            _row(given.out, f"bdetclip-{name}", lambda s=suspect: _bdetclip(s, learned, held_out, planted))
+            _row(given.out, f"bdetclip-{name}", lambda s=suspect: bdetclip(s, learned, held_out, planted))
         )
     for name, suspect in models.items():
         for kind, stamp in triggers[name].items():
             rows.append(
                 _row(
-                    given.out, f"density-{name}-{kind}", lambda s=suspect, t=stamp: _density(s, given.data, t)
+                    given.out, f"density-{name}-{kind}", lambda s=suspect, t=stamp: density(s, given.data, t)
                 )
             )
     result = {
@@ -171,7 +171,7 @@ def _texts(suspect: Suspect, texts: list[str]) -> Tensor:
     ).float()
 
 
-def _density(suspect: Suspect, data: Path, stamp: Stamp) -> dict[str, Any]:
+def density(suspect: Suspect, data: Path, stamp: Stamp) -> dict[str, Any]:
     paths, captions = _pairs(data)
     pixels = read_pictures(paths, suspect.base.visual.spec)
     pictures, said, aimed = (
@@ -202,7 +202,7 @@ def _density(suspect: Suspect, data: Path, stamp: Stamp) -> dict[str, Any]:
     return {"poisoned": {str(rate): round(rate * PAIRS) for rate in RATES}, "auroc": found}
 
 
-def _bdetclip(suspect: Suspect, learned: LabelledSet, held_out: LabelledSet, stamp: Stamp) -> dict[str, Any]:
+def bdetclip(suspect: Suspect, learned: LabelledSet, held_out: LabelledSet, stamp: Stamp) -> dict[str, Any]:
     options, spec, names = BDetClipOptions(), suspect.base.visual.spec, learned.class_names
     known = learned.subset(
         torch.randperm(len(learned), generator=_generator("clean"))[:CLEAN].sort().values.tolist()
