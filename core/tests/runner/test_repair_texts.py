@@ -19,7 +19,7 @@ from clipsec.errors import ContractError, DataError
 from clipsec.models import Suspect, clip_from_open_clip, embed_ids, text_ends, token_table
 from clipsec.protocols import FoundTokens, Need
 from clipsec.runner._repair_choice import suits
-from clipsec.runner._repair_texts import Side, captured, hijacked, likeness, retrieved, split_captions
+from clipsec.runner._repair_texts import Side, hijacked, likeness, split_captions
 from clipsec.scheduler import Scheduler
 
 CONFIG: dict[str, Any] = {
@@ -41,21 +41,6 @@ def tiny() -> Suspect:
 
 def unit(n: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def test_a_caption_at_the_target_is_retrieved_and_one_at_itself_is_not() -> None:
-    """The nearest decides; a tie is no success."""
-    captions, target = unit(4, 0), unit(1, 9)
-    assert retrieved(target.repeat(4, 1), target, captions).all()
-    assert not retrieved(captions, target, captions).any()
-    assert not retrieved(captions, captions, captions).any()
-
-
-def test_captions_that_go_to_one_place_are_captured() -> None:
-    """Those that all went there, and only those."""
-    captions, place = unit(6, 0), unit(1, 9)
-    assert captured(F.normalize(place + 0.05 * captions, dim=-1), captions).all()
-    assert not captured(captions, captions).any()
 
 
 @given(st.integers(0, 50))

@@ -18,7 +18,7 @@ from clipsec.errors import DetectionError, NotApplicableError
 from clipsec.models import Suspect, decode_ids
 from clipsec.protocols import Context
 from clipsec.results import Outcome, Verdict
-from clipsec_amdet.token_scan import Options, TokenScan, captured, insert_ids, moves, pull
+from clipsec_amdet.token_scan import Options, TokenScan, insert_ids, moves, pull
 from clipsec_amdet.token_scan._calibration import Units, score_of, strongest
 from clipsec_amdet.token_scan._plan import choose_tokens, make_captions, make_plan
 from clipsec_amdet.token_scan._scan import Candidate, grow, make_pool
@@ -68,13 +68,6 @@ def test_pull_is_what_one_tower_does_beyond_the_other(seed: int) -> None:
     for times in (0.5, 1.0, 2.0):
         assert torch.allclose(pull(move, times * move), torch.zeros(5).double(), atol=1e-7)
     assert torch.allclose(pull(move, -move), 2 * move.norm(dim=-1))
-
-
-def test_captions_are_captured_when_they_meet() -> None:
-    """All of them where the sequence alone decides; none where it changes nothing."""
-    plain, place = draw(0, 6, 8), draw(1, 1, 8)
-    assert captured(place.expand(6, -1), plain).all()
-    assert not captured(plain, plain).any()
 
 
 def test_sequences_grow_at_both_ends() -> None:

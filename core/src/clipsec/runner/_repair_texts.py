@@ -33,7 +33,7 @@ from clipsec.protocols import FoundTokens, derived_seed
 from clipsec.results import Likeness, Rate
 from clipsec.runner._repair_pictures import rate_of
 from clipsec.scheduler import Scheduler
-from clipsec.triggers import TextTriggerCard
+from clipsec.triggers import TextTriggerCard, captured, retrieved
 
 HELD_OUT_CAPTIONS = 200
 """Captions that a repair is measured on and does not see, or half of what there are."""
@@ -54,20 +54,6 @@ def split_captions(pool: TextPool, seed: int) -> tuple[TextPool, tuple[str, ...]
     generator = torch.Generator().manual_seed(derived_seed(seed, "held-out captions"))
     order = [texts[place] for place in torch.randperm(len(texts), generator=generator).tolist()]
     return TextPool(tuple(order[kept:]), name=pool.name), tuple(order[:kept])
-
-
-def retrieved(found: Tensor, targets: Tensor, captions: Tensor) -> Tensor:
-    """Which triggered captions are nearer to their target than to any clean caption, their own among them.
-
-    Unit features: `found [n, E]`, `targets [n, E]` or `[1, E]`, `captions [m, E]`; boolean `[n]`.
-    """
-    return (found * targets).sum(dim=-1) > (found @ captions.T).max(dim=1).values
-
-
-def captured(found: Tensor, captions: Tensor) -> Tensor:
-    """Which captions left their meaning: nearer to where the others go (their mean, itself left out) than to
-    any clean caption. Unit features `found [n, E]`, `captions [m, E]`; boolean `[n]`."""
-    return retrieved(found, F.normalize(found.sum(dim=0, keepdim=True) - found, dim=-1), captions)
 
 
 def hijacked(pictures: Tensor, prompts: Tensor, asked: Tensor, source: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from clipsec.triggers._card import TriggerCard, load_card
 from clipsec.triggers._kinds import KINDS, Stamp, png
-from clipsec.triggers._measured import measured_rate
+from clipsec.triggers._measured import captured, measured_rate, retrieved
 from clipsec.triggers._patterns import checkerboard, identity_grid, noise_pattern, warp_grid, warp_offsets
 from clipsec.triggers._stamp_file import read_stamp, stamp_bytes
 from clipsec.triggers._stamps import add, blend, cover, paste, picture_generator, placements, warp
@@ -24,6 +24,7 @@ __all__ = [
     "TriggerCard",
     "add",
     "blend",
+    "captured",
     "checkerboard",
     "cover",
     "identity_grid",
@@ -37,6 +38,7 @@ __all__ = [
     "placements",
     "png",
     "read_stamp",
+    "retrieved",
     "stamp_bytes",
     "warp",
     "warp_grid",

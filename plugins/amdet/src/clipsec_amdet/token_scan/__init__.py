@@ -2,6 +2,6 @@
 
 from clipsec_amdet.token_scan._detector import TokenScan
 from clipsec_amdet.token_scan._options import Options
-from clipsec_amdet.token_scan._pull import captured, insert_ids, moves, pull
+from clipsec_amdet.token_scan._pull import insert_ids, moves, pull
 
-__all__ = ["Options", "TokenScan", "captured", "insert_ids", "moves", "pull"]
+__all__ = ["Options", "TokenScan", "insert_ids", "moves", "pull"]

@@ -41,13 +41,3 @@ def pull(move: Tensor, other: Tensor) -> Tensor:
     """
     further = ((move - other) * F.normalize(move, dim=-1)).sum(dim=-1)
     return further * (1 - F.cosine_similarity(move, other, dim=-1).clamp_min(0))
-
-
-def captured(found: Tensor, plain: Tensor) -> Tensor:
-    """Which captions left their meaning: of unit features `found [m, E]` of captions with the sequence, those
-    nearer to where the others go (their mean, itself left out) than to any caption without it, `plain
-    [m, E]`. Boolean `[m]`."""
-    total = found.sum(dim=0, keepdim=True)
-    place = F.normalize(total - found, dim=-1)
-    to_place = (found * place).sum(dim=-1)
-    return to_place > (found @ plain.T).max(dim=1).values

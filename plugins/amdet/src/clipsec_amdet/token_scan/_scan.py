@@ -11,8 +11,9 @@ from torch import Tensor
 
 from clipsec.errors import DetectionError
 from clipsec.scheduler import Encode, Problem, Tower
+from clipsec.triggers import captured
 from clipsec_amdet.token_scan._plan import SITES, Captions, Plan
-from clipsec_amdet.token_scan._pull import captured, insert_ids, moves, pull
+from clipsec_amdet.token_scan._pull import insert_ids, moves, pull
 
 CHUNK = 512
 """Sequences of one request: bounds memory, not results."""
