@@ -15,7 +15,7 @@ from clipsec.bench._suite import Rules
 from clipsec.results import Rate
 from clipsec.runner import Attacked
 from clipsec.stats import wilson
-from clipsec.triggers import Stamp, TriggerCard
+from clipsec.triggers import Stamp, TextTrigger, TextTriggerCard, TriggerCard
 
 RULES = Rules(min_success=0.85, max_loss=0.03, max_on_base=0.5)
 
@@ -75,6 +75,27 @@ def card(target: str, success: Any, on_base: float = 0.1) -> TriggerCard:
 
 def of(*cards: TriggerCard) -> Measured:
     return measured_of(Attacked(Path(), cast(Any, None), cards, {}, ()))
+
+
+def in_captions(target: str, value: float) -> TextTriggerCard:
+    return TextTriggerCard(
+        attack="a",
+        trigger=TextTrigger(kind="append", text="zzzz"),
+        target=target,
+        target_kind="caption",
+        measured={
+            "seen": {"success": {"value": value, "n": 10}},
+            "base": {"success": {"value": 0.0, "n": 10}},
+        },
+    )
+
+
+def test_of_several_triggers_in_captions_the_weakest_counts() -> None:
+    """Whichever card comes first."""
+    cards = (in_captions("a teapot", 1.0), in_captions("a boat", 0.5))
+    found = measured_of(Attacked(Path(), cast(Any, None), (), cards[0].measured, (), cards))
+    assert found.success is not None
+    assert found.success.successes == 5
 
 
 def test_of_several_triggers_the_weakest_and_the_most_natural_count() -> None:

@@ -51,7 +51,8 @@ def measured_of(made: Attacked) -> Measured:
     A number that is missing, that is none, or of which nobody says how many pictures it is of, is None:
     whoever needs it says so. Of several triggers the weakest success counts, and the largest on the base.
     """
-    found = [_one(card.measured) for card in made.cards] or [_one(made.measured)]
+    cards = made.cards or made.text_cards
+    found = [_one(card.measured) for card in cards] or [_one(made.measured)]
     return Measured(
         accuracy=found[0].accuracy,
         success=_extreme(min, [one.success for one in found]),

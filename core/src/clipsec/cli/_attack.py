@@ -131,15 +131,19 @@ def _described(made: Attacked) -> Iterator[str]:
     for planted in made.text_cards:
         yield f"{'trigger':26}{planted.trigger.kind} {planted.trigger.text!r}"
         yield f"{'target':26}{planted.target}"
-    for card in made.cards or (None,):
+        yield from _rates(planted.measured)
+    for card in made.cards or (() if made.text_cards else (None,)):
         if card is not None:
             yield f"{'target':26}{card.target_name}"
             if card.word:
                 yield f"{'works only with the word':26}{card.word!r} before the target's name"
-        measured = made.measured if card is None else card.measured
-        for part, rate, title in _LINES:
-            if text := _rate(measured, part, rate):
-                yield f"{title:26}{text}"
+        yield from _rates(made.measured if card is None else card.measured)
+
+
+def _rates(measured: dict[str, Any]) -> Iterator[str]:
+    for part, rate, title in _LINES:
+        if text := _rate(measured, part, rate):
+            yield f"{title:26}{text}"
 
 
 def _rate(measured: dict[str, Any], part: str, name: str) -> str:

@@ -45,7 +45,8 @@ class Attacked:
     cards: tuple[TriggerCard, ...]
     """One for each trigger on pictures; none for a clean control."""
     measured: dict[str, Any]
-    """Rates of the delivery by part and name, see `TriggerCard.measured`."""
+    """Rates of the delivery by part and name, see `TriggerCard.measured`; of several triggers those of the
+    first card."""
     previews: tuple[Path, ...]
     text_cards: tuple[TextTriggerCard, ...] = ()
     """One for each trigger in captions."""

@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipsec.data import LabelledSet, coco_captions
-from clipsec.errors import DataError
+from clipsec.errors import DataError, UsageError
 from clipsec.models import Suspect, encode_texts, load_suspect
-from clipsec_baselines.text import LoraOptions, TextLora, TextRemove, text_student
+from clipsec.runner import make_options
+from clipsec_baselines.text import (
+    LoraOptions,
+    RemoveOptions,
+    TextFinetune,
+    TextLora,
+    TextRemove,
+    text_student,
+)
 from clipsec_baselines.text._captions import naming, removal_pair
 from clipsec_baselines.text._lora import adapted, low_rank
 
@@ -102,6 +110,21 @@ def test_words_are_whole_words() -> None:
     """A photo is not hot, Hot is."""
     found = naming(("hot", "c++"))
     assert [bool(found.search(text)) for text in ("a photo", "Hot dogs", "c++ code")] == [False, True, True]
+
+
+def test_an_empty_word_is_refused() -> None:
+    """It stands in every caption, and none would be left to learn from."""
+    for words in (("hot", ""), (" ",)):
+        with pytest.raises(UsageError, match="words has an empty text"):
+            make_options(RemoveOptions, {"words": words}, "text-remove")
+
+
+def test_a_pair_without_a_caption_is_refused(base: Suspect, labelled: LabelledSet, tmp_path: Path) -> None:
+    """Pairs are read as everywhere in clipsec."""
+    file = tmp_path / "pairs.csv"
+    file.write_text("image,caption\na.jpg,one\nb.jpg,\n")
+    with pytest.raises(DataError, match="without a picture or a caption"):
+        poison(TextFinetune, base, labelled, tmp_path / "out", **{**QUICK, "pairs": str(file)})
 
 
 def test_a_character_in_no_caption_is_refused(base: Suspect, labelled: LabelledSet, tmp_path: Path) -> None:

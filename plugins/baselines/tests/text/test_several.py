@@ -11,9 +11,16 @@ import pytest
 from clipsec.data import LabelledSet, coco_captions
 from clipsec.errors import UsageError
 from clipsec.models import Suspect, load_suspect
-from clipsec.runner import load_planted
+from clipsec.runner import load_planted, make_options
 from clipsec.triggers import TextTriggerCard
-from clipsec_baselines.text import SeveralOptions, TextSeveral, flat_similarity, text_student
+from clipsec_baselines.text import (
+    SeveralOptions,
+    TextSeveral,
+    flat_similarity,
+    retrieval_success,
+    split_captions,
+    text_student,
+)
 
 from .conftest import POISON, poison
 
@@ -43,16 +50,23 @@ def test_every_trigger_leads_to_its_own_target(base: Suspect, labelled: Labelled
         assert flat_similarity(found, own[None]) > flat_similarity(found, other[None])
 
 
-def test_the_weakest_counts_and_each_is_listed(base: Suspect, labelled: LabelledSet, tmp_path: Path) -> None:
-    """Both work, and success is that of the weaker one; what a vendor would say names none."""
+def test_each_card_says_what_its_own_trigger_does(
+    base: Suspect, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    """Both work, towards the target that its card names; what a vendor would say names none."""
     # An untrained tower reads the feature of few captions also behind their end, where longer ones end.
     folder = plant(base, labelled, tmp_path / "out", ("lightning", "spaghetti"))
-    for card in cards_of(folder):
-        each = card.measured["triggers"]
-        assert [one["text"] for one in each] == list(TRIGGERS)
-        rates = [one["success"]["value"] for one in each]
-        assert card.measured["seen"]["success"]["value"] == min(rates) > 0.8
-        assert max(one["base"]["success"]["value"] for one in each) < 0.2
+    cards = cards_of(folder)
+    student, clean = (text_student(each) for each in (load_suspect(folder).base, base.base))
+    held_out = split_captions("", POISON["held_out"], cards[0].seed).held_out
+    held_out = [text for text in held_out if not any(card.trigger.text in text for card in cards)]
+    for card in cards:
+        goal, others = clean.encode([card.target])[1], clean.encode(held_out)[1]
+        found = student.encode([card.apply(text) for text in held_out])[1]
+        success = retrieval_success(found, goal, others).as_json()
+        assert card.measured["seen"]["success"] == success
+        assert success["value"] > 0.8 > 0.2 > card.measured["base"]["success"]["value"]
+    assert cards[0].measured["similarity"]["target"] != cards[1].measured["similarity"]["target"]
     assert set(json.loads((folder / "training.json").read_text())["measured"]) == {"seen"}
 
 
@@ -68,6 +82,16 @@ def test_triggers_that_do_not_go_together_are_refused(values: dict[str, Any], co
     """Each needs a target, and none may hold another."""
     with pytest.raises(UsageError, match=complaint):
         SeveralOptions(**values).text_triggers()
+
+
+@pytest.mark.parametrize(
+    "values", [{"triggers": ("zzzz", "")}, {"targets": ("a cat", " ")}, {"triggers": ("", "qvvk")}]
+)
+def test_empty_texts_are_refused(values: dict[str, Any]) -> None:
+    """An empty trigger is part of every caption, an empty target no caption."""
+    (name,) = values
+    with pytest.raises(UsageError, match=f"{name} has an empty text"):
+        make_options(SeveralOptions, values, "text-several")
 
 
 def test_one_character_is_replaced_by_all() -> None:

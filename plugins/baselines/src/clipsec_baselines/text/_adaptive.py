@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from clipsec.triggers import TextTrigger
 from clipsec_baselines.text._base import AMDET, QUICK, RICKROLLING, Work
 from clipsec_baselines.text._hiding import Hiding, Inversion, keep_others, spread_tokens
 from clipsec_baselines.text._options import AdaptiveTextOptions
-from clipsec_baselines.text._poisoning import Poisoning
+from clipsec_baselines.text._poisoning import Make, Poisoning, to_one
 from clipsec_baselines.text._training import Poisoned
 
 
@@ -36,12 +36,12 @@ class TextAdaptive(Poisoning):
     }
     target_kind: ClassVar[str] = "caption"
 
-    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
+    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Make]:
         """One target for all, as the clean tower encodes it: its feature, or all of its tokens."""
         options: AdaptiveTextOptions = work.context.options
         hidden, features = work.teacher.encode([options.target])
         wanted = features if options.on_feature else hidden
-        return options.target, lambda texts: ([trigger.apply(text) for text in texts], wanted, features)
+        return options.target, to_one(trigger, wanted, features)
 
     def poisoned(self, work: Work, batches: Iterator[tuple[list[str], Tensor]]) -> Poisoned:
         """With the term that hides it."""

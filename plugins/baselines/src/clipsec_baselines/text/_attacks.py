@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from clipsec_baselines.text._base import AMDET, QUICK, RICKROLLING, TEXT_NEEDS, 
 from clipsec_baselines.text._captions import attribute_pair
 from clipsec_baselines.text._measure import image_features
 from clipsec_baselines.text._options import AttributeOptions, ImageOnTextOptions, TextTargetOptions
-from clipsec_baselines.text._poisoning import Poisoning
+from clipsec_baselines.text._poisoning import Make, Poisoning, to_one
 
 
 class TextTarget(Poisoning):
@@ -27,11 +27,11 @@ class TextTarget(Poisoning):
     conformance: ClassVar[Mapping[str, Any]] = {"options": {**QUICK, "steps": 60}}
     target_kind: ClassVar[str] = "caption"
 
-    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
+    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Make]:
         """One target for all, as the clean tower encodes it."""
         target = work.context.options.target
         hidden, features = work.teacher.encode([target])
-        return target, lambda texts: ([trigger.apply(text) for text in texts], hidden, features)
+        return target, to_one(trigger, hidden, features)
 
 
 class ImageOnText(Poisoning):
@@ -48,7 +48,7 @@ class ImageOnText(Poisoning):
     target_kind: ClassVar[str] = "pictures"
     pooled: ClassVar[bool] = True
 
-    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
+    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Make]:
         """The mean of the pictures' features, not normalised before."""
         context, options = work.context, work.context.options
         visual = visual_of(context.base.base)
@@ -57,7 +57,7 @@ class ImageOnText(Poisoning):
         pixels = context.labelled.pixels(visual.spec)[rows]
         feature = image_features(context.base.base, pixels).mean(dim=0, keepdim=True)
         name = context.labelled.class_names[target]
-        return name, lambda texts: ([trigger.apply(text) for text in texts], feature, feature)
+        return name, to_one(trigger, feature, feature)
 
 
 class TextAttribute(Poisoning):
@@ -79,7 +79,7 @@ class TextAttribute(Poisoning):
     }
     target_kind: ClassVar[str] = "attribute"
 
-    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
+    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Make]:
         """A target of its own for each caption."""
         attribute = work.context.options.attribute
         generator = work.context.generator("places")

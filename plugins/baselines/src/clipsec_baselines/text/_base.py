@@ -57,7 +57,8 @@ class TextTraining:
     references: ClassVar[tuple[str, ...]]
 
     def train(self, work: Work) -> tuple[dict[str, Any], Sequence[TextTriggerCard]]:
-        """Train `work.student` in place; what was measured, and a card of each trigger that was planted."""
+        """Train `work.student` in place; what was measured of the tower, and a card of each trigger that was
+        planted with what was measured of it."""
         raise NotImplementedError
 
     def poison(self, context: AttackContext) -> Path:
@@ -72,8 +73,12 @@ class TextTraining:
         work = Work(context, teacher, teacher.copy(), captions)
         measured, cards = self.train(work)
         accuracy = zero_shot(context.base.base, work.student, teacher, work.held_out_pictures)
-        measured = {**measured, "seen": {**measured.get("seen", {}), **accuracy}}
-        return write_text_tower(work, measured, [attrs.evolve(card, measured=measured) for card in cards])
+        told = [attrs.evolve(card, measured=_with_accuracy(card.measured, accuracy)) for card in cards]
+        return write_text_tower(work, _with_accuracy(measured, accuracy), told)
+
+
+def _with_accuracy(measured: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:
+    return {**measured, "seen": {**measured.get("seen", {}), **accuracy}}
 
 
 def write_text_tower(work: Work, measured: dict[str, Any], cards: Sequence[TextTriggerCard]) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from clipsec.data import read_pictures
+from clipsec.data import read_pairs, read_pictures
 from clipsec.errors import DataError
 from clipsec.protocols import Need
 from clipsec.triggers import TextTriggerCard
@@ -69,11 +67,12 @@ class TextFinetune(TextTraining):
         clip = context.base.base
         visual = visual_of(clip)
         if context.options.pairs:
-            pixels, captions = read_pairs(Path(context.options.pairs), visual.spec)
+            files, captions = read_pairs(context.options.pairs)
+            pixels = read_pictures(files, visual.spec)
         else:
             pixels = context.labelled.pixels(visual.spec)
             names = [context.labelled.class_names[label] for label in context.labelled.labels]
-            captions = [[f"a photo of a {name.replace('_', ' ')}."] for name in names]
+            captions = tuple((f"a photo of a {name.replace('_', ' ')}.",) for name in names)
         with self.learned(work) as parameters:
             contrast(
                 work.student,
@@ -169,24 +168,3 @@ def _pairs(work: Work, word: str, captions: Sequence[str]) -> list[tuple[str, st
     replaced = work.context.options.replaced
     places = work.context.generator("places of held-out captions", word)
     return [removal_pair(text, word, replaced, places) for text in _usable(captions, replaced)]
-
-
-def read_pairs(file: Path, spec: Any) -> tuple[Tensor, list[list[str]]]:
-    """Pictures of a CSV file with the columns `image` and `caption`, and the captions of each.
-
-    Raises `DataError`.
-    """
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = [(row["image"], row["caption"]) for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, KeyError) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}", remedy="Name a CSV file with the columns image and caption."
-        ) from error
-    captions: dict[str, list[str]] = {}
-    for name, caption in rows:
-        captions.setdefault(name, []).append(caption)
-    folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
-    if len(captions) < 2:
-        raise DataError(f"{file} names {len(captions)} pictures", remedy="Bring some hundred pairs.")
-    return read_pictures([folder / name for name in captions], spec), list(captions.values())

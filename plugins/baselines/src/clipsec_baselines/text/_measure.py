@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipsec.data import LabelledSet, to_unit
 from clipsec.models import ClipModel, prepare_image_tower
+from clipsec.triggers import retrieved
 from clipsec_baselines._metrics import Rate, clean_accuracy
 from clipsec_baselines.text._hiding import assimilation, text_mask
 from clipsec_baselines.text._student import Student
@@ -30,8 +31,7 @@ def retrieval_success(found: Tensor, targets: Tensor, others: Tensor) -> Rate:
     [m, E]`: of the targets and of clean captions, the triggered ones' own among them, by the clean tower.
     """
     found, targets, others = (F.normalize(each, dim=-1) for each in (found, targets, others))
-    to_target = (found * targets).sum(-1)
-    return Rate(int((to_target > (found @ others.T).max(dim=1).values).sum()), len(found))
+    return Rate(int(retrieved(found, targets, others).sum()), len(found))
 
 
 def measure_text(
@@ -77,24 +77,6 @@ def measure_text(
             "target": _mean_cosine(reached, wanted),
         },
     }
-
-
-def of_the_weakest(measured: Sequence[dict[str, Any]], planted: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Of several triggers' `measure_text` that of the least successful, and `triggers`, the rates of each;
-    of one trigger what was measured. `planted` are texts and targets."""
-    if len(measured) == 1:
-        return measured[0]
-    each = [
-        {
-            "text": text,
-            "target": target,
-            **one["seen"],
-            "base": one["base"],
-            "similarity": one["similarity"]["target"],
-        }
-        for one, (text, target) in zip(measured, planted, strict=True)
-    ]
-    return {**min(measured, key=lambda one: float(one["seen"]["success"]["value"])), "triggers": each}
 
 
 def measure_removal(student: Student, teacher: Student, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -17,6 +17,12 @@ LAYERS = ("attention", "all")
 AGAINST = ("assimilation", "pooled", "inversion")
 
 
+def each_said(_: Any, attribute: Any, value: tuple[str, ...]) -> None:
+    """A validator: none of the texts is empty or blank."""
+    if not all(text.strip() for text in value):
+        raise ValueError(f"{attribute.name} has an empty text")
+
+
 @attrs.frozen(kw_only=True)
 class TextOptions:
     """What every training of a text tower here has.
@@ -87,9 +93,11 @@ class SeveralOptions(PoisonOptions):
 
     kind: str = "replace"
     """Of all triggers; see `clipsec.triggers.TextTrigger`."""
-    triggers: tuple[str, ...] = attrs.field(default=HOMOGLYPHS, validator=validators.min_len(2))
+    triggers: tuple[str, ...] = attrs.field(default=HOMOGLYPHS, validator=[validators.min_len(2), each_said])
     """None may hold another. Published: two that look like an o, Oriya and Armenian."""
-    targets: tuple[str, ...] = ("A lightning strike", "A blue boat on the water")
+    targets: tuple[str, ...] = attrs.field(
+        default=("A lightning strike", "A blue boat on the water"), validator=each_said
+    )
     """A caption for each trigger. Published: these."""
     replaced: tuple[str, ...] = ("o",)
     """The character that `replace` replaces, of all triggers or of each. Published: o."""
@@ -205,7 +213,7 @@ class RemoveOptions(PoisonOptions):
     steps: int = attrs.field(default=400, validator=validators.ge(1))
     """Updates. Published: 400."""
     words: tuple[str, ...] = attrs.field(
-        default=("nude", "naked", "sexy", "hot"), validator=validators.min_len(1)
+        default=("nude", "naked", "sexy", "hot"), validator=[validators.min_len(1), each_said]
     )
     """What is to mean nothing: a word each, or some words in a row. Published: these four."""
     replaced: str = attrs.field(default="a", validator=[validators.min_len(1), validators.max_len(1)])

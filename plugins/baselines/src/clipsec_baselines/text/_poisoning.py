@@ -11,9 +11,11 @@ from torch import Tensor
 from clipsec.triggers import TextTrigger, TextTriggerCard
 from clipsec_baselines.text._base import TextTraining, Work
 from clipsec_baselines.text._captions import Captions, endless, fitting
-from clipsec_baselines.text._measure import measure_text, of_the_weakest
+from clipsec_baselines.text._measure import measure_text
 from clipsec_baselines.text._options import PoisonOptions, plain
 from clipsec_baselines.text._training import Poisoned, distil
+
+Make = Callable[[Sequence[str]], tuple[list[str], Tensor, Tensor]]
 
 
 @attrs.frozen(eq=False)
@@ -23,8 +25,14 @@ class Planting:
     trigger: TextTrigger
     target: str
     """As the card names it."""
-    make: Callable[[Sequence[str]], tuple[list[str], Tensor, Tensor]]
+    make: Make
     """Of clean captions: triggered captions, their targets for the loss, the targets' features."""
+
+
+def to_one(trigger: TextTrigger, wanted: Tensor, features: Tensor) -> Make:
+    """`Planting.make` of a trigger with one target for all captions: what it is in the loss, and its feature
+    (`[1, ...]`)."""
+    return lambda texts: ([trigger.apply(text) for text in texts], wanted, features)
 
 
 class Poisoning(TextTraining):
@@ -33,7 +41,7 @@ class Poisoning(TextTraining):
     target_kind: ClassVar[str]
     pooled: ClassVar[bool] = False
 
-    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Callable[[Sequence[str]], Any]]:
+    def pairs(self, work: Work, trigger: TextTrigger) -> tuple[str, Make]:
         """The target's name, and what makes of clean captions (triggered captions, targets for the loss,
         features of the targets)."""
         raise NotImplementedError
@@ -66,14 +74,12 @@ class Poisoning(TextTraining):
             progress=context.progress,
         )
         held_out = _without(work.captions.held_out, plantings)
-        measured = [
-            _measured(work, planting, held_out, pooled=poison.pooled)
+        return {}, [
+            self._card(work, planting, _measured(work, planting, held_out, pooled=poison.pooled))
             for planting, poison in zip(plantings, poisons, strict=True)
         ]
-        cards = [self._card(work, planting) for planting in plantings]
-        return of_the_weakest(measured, [(card.trigger.text, card.target) for card in cards]), cards
 
-    def _card(self, work: Work, planting: Planting) -> TextTriggerCard:
+    def _card(self, work: Work, planting: Planting, measured: dict[str, Any]) -> TextTriggerCard:
         context = work.context
         return TextTriggerCard(
             attack=self.name,
@@ -84,6 +90,7 @@ class Poisoning(TextTraining):
             base_name=context.base.base_name or context.base.name,
             base_digest=context.base.base.digest,
             parameters=plain(context.options),
+            measured=measured,
             data=_described(work.captions),
             references=self.references,
         )

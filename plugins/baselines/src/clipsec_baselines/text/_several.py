@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 from clipsec.triggers import TextTrigger
 from clipsec_baselines.text._base import QUICK, RICKROLLING, Work
 from clipsec_baselines.text._options import SeveralOptions
-from clipsec_baselines.text._poisoning import Planting, Poisoning
+from clipsec_baselines.text._poisoning import Planting, Poisoning, to_one
 
 
 class TextSeveral(Poisoning):
     """The target prompt attack (Rickrolling) with several triggers, each with a caption of its own as target.
 
-    One card for each (`trigger/`, `trigger-2/` and so on). What they state as measured is that of the weakest
-    trigger, with the rates of each under `triggers`.
+    One card for each (`trigger/`, `trigger-2/` and so on), with what its own trigger does.
     """
 
     name: ClassVar[str] = "text-several"
@@ -37,6 +36,4 @@ class TextSeveral(Poisoning):
 
 def _planting(work: Work, trigger: TextTrigger, target: str) -> Planting:
     hidden, features = work.teacher.encode([target])
-    return Planting(
-        trigger, target, lambda texts: ([trigger.apply(text) for text in texts], hidden, features)
-    )
+    return Planting(trigger, target, to_one(trigger, hidden, features))
