@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from clipsec.cli._inputs import parse_options
-from clipsec.errors import UsageError
+from clipsec.cli._inputs import parse_options, read_class_names
+from clipsec.errors import DataError, UsageError
 
 
 def test_options_belong_to_the_name_before_the_last_dot() -> None:
@@ -19,3 +21,11 @@ def test_what_is_no_option_is_refused(text: str) -> None:
     """An option that is silently dropped would leave the default in force."""
     with pytest.raises(UsageError, match="is not an option"):
         parse_options([text])
+
+
+def test_a_file_without_a_class_name_is_refused(tmp_path: Path) -> None:
+    """It would read as if no --classes had been given."""
+    (tmp_path / "names.txt").write_text("# cat\n\n")
+    with pytest.raises(DataError, match="holds no class name"):
+        read_class_names(str(tmp_path / "names.txt"))
+    assert read_class_names(None) is None

@@ -22,8 +22,10 @@ def test_captions_of_one_picture_belong_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("file,caption\na.jpg,one\n", "cannot be read"),
-        ("image,caption\na.jpg,one\n", "names 1 pictures"),
+        ("file,caption\na.jpg,one\n", "has no column 'image'"),
+        ("image\na.jpg\n", "has no column 'caption'"),
+        ("", "has no column 'image'"),
+        ("image,caption\na.jpg,one\n", "names fewer than two pictures"),
         ("image,caption\na.jpg,one\nb.jpg\n", "without a picture or a caption"),
         ("image,caption\na.jpg,one\nb.jpg,  \n", "without a picture or a caption"),
     ],

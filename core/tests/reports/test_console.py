@@ -6,6 +6,7 @@ import io
 import json
 import re
 
+import attrs
 import jsonschema
 import pytest
 from rich.console import Console
@@ -31,6 +32,15 @@ def test_the_verdict_is_the_first_line(samples, folder):
     for part in ("backdoor found", "dalmatian", "5.31 > 2.00", "3 min 4 s"):
         assert part in line
     assert f"Threshold from: {samples.SOURCE}" in " ".join(lines)
+
+
+def test_the_name_of_a_check_stays_on_one_line(samples, folder):
+    """In 80 columns the words of a target wrap, a name that was broken could not be searched for."""
+    result = samples.finding(folder)
+    (verdict,) = result.verdicts.values()
+    long = attrs.evolve(verdict, target="a red sports car on a mountain road at sunset")
+    result = attrs.evolve(result, verdicts={"clipsec-clip-inspector/clip-inspector-plus": long})
+    assert re.search(r"^clip-inspector-plus  ", printed(result, width=80), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["finding", "many"])

@@ -152,6 +152,15 @@ def test_a_result_that_cannot_be_read_is_an_error(tmp_path, content):
     assert caught.value.remedy
 
 
+def test_a_run_that_was_killed_says_how_it_goes_on(tmp_path):
+    """What it finished is there; the same command ends it."""
+    run = RunStore(tmp_path).run("a", KEY)
+    run.verdict_folder("dist/check", KEY)
+    with pytest.raises(StoreError, match="has not ended") as caught:
+        read_run(run.folder)
+    assert "again" in caught.value.remedy
+
+
 def test_a_folder_of_runs_is_no_run(tmp_path):
     """The error names one that is."""
     with RunStore(tmp_path).open("m", KEY) as run:

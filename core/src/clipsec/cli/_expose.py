@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsec.cli._inputs import parse_options, pool_or_shipped, refuse_under_lock
+from clipsec.cli._inputs import parse_options, pool_or_shipped, read_class_names, refuse_under_lock
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def expose_command(
     3 nothing could be compared; 4 usage.
     """
     from clipsec.cli._progress import Bars
-    from clipsec.data import TextPool, read_lines
+    from clipsec.data import TextPool
     from clipsec.models import load_suspect
     from clipsec.reports import render_exposure
     from clipsec.results import exposure_to_text
@@ -139,7 +139,7 @@ def expose_command(
     registry = Registry(lock=lock or find_lock(), local=plugin_paths)
     refuse_under_lock(registry)
     train, test = read_pictures_to_attack(labelled) if labelled else (None, None)
-    names = read_lines(classes) if classes else None
+    names = read_class_names(classes)
     model = load_suspect(suspect, base=base, class_names=names, device=device, registry=registry)
     if not model.class_names and train is not None:
         model.class_names = train.class_names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsec.errors import UsageError
+from clipsec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from clipsec.data import ImagePool
@@ -24,6 +24,19 @@ def parse_options(texts: Sequence[str]) -> dict[str, dict[str, str]]:
             raise UsageError(f"{text!r} is not an option", remedy="Write NAME.KEY=VALUE.")
         options.setdefault(name, {})[key] = value
     return options
+
+
+def read_class_names(path: str | None) -> tuple[str, ...] | None:
+    """The class names of --classes, one a line; None without. Raises `DataError`, also for a file without
+    any, which would read as if none had been given."""
+    from clipsec.data import read_lines
+
+    if path is None:
+        return None
+    names = read_lines(path)
+    if not names:
+        raise DataError(f"{path} holds no class name", remedy="Write one a line, in the order of training.")
+    return names
 
 
 def pool_or_shipped(registry: Registry, folder: str | None, *, quiet: bool) -> ImagePool | None:

@@ -6,6 +6,7 @@ Nothing here may import torch: `clipsec list` and `clipsec --help` answer before
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -74,7 +75,8 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; expected errors become two sentences on stderr and their exit code, without a traceback.
 
-        click's own usage errors exit with 2, which is our code for an error; ours for usage is 4.
+        click's own usage errors exit with 2, which is our code for an error; ours for usage is 4. An error
+        that nobody expected would end Python with 1, which is our code for a finding; it is 2 too.
         """
         kwargs["standalone_mode"] = False
         try:
@@ -93,13 +95,34 @@ class LazyGroup(click.Group):
             )
             code = INTERRUPTED
         except (ClipsecError, PluginError) as error:
-            if "--debug" in sys.argv:
-                raise
+            if _debugging():
+                traceback.print_exc()
             click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(str(error))}", err=True)
             if error.remedy:
                 click.echo(f"{click.style('What to do:', bold=True)} {printable(error.remedy)}", err=True)
             code = getattr(error, "exit_code", 2)
+        except Exception as error:
+            if _debugging():
+                traceback.print_exc()
+            _say_unexpected(error)
+            code = 2
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _debugging() -> bool:
+    return "--debug" in sys.argv
+
+
+def _say_unexpected(error: Exception) -> None:
+    """What the system refused (a full disk, no rights) is the user's to mend, the rest is ours."""
+    if isinstance(error, OSError | MemoryError):
+        said = str(error) or "there is too little memory"
+        remedy = "Check the disk, the memory and your rights, then run the same command again."
+    else:
+        said = f"clipsec failed, which it should not: {type(error).__name__}: {error}"
+        remedy = "Report it with what the same command prints as `clipsec --debug ...`."
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(said)}", err=True)
+    click.echo(f"{click.style('What to do:', bold=True)} {remedy}", err=True)
 
 
 def printable(text: str) -> str:

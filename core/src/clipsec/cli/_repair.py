@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clipsec.cli._inputs import parse_options, pool_or_shipped
+from clipsec.cli._inputs import parse_options, pool_or_shipped, read_class_names
 from clipsec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ def repair_command(
     Exit codes: 0 repaired; 2 not repaired, or nothing can be said, or an error; 4 usage.
     """
     from clipsec.cli._progress import Bars
-    from clipsec.data import read_lines
     from clipsec.models import load_suspect
     from clipsec.reports import render_repair
     from clipsec.results import repair_to_text
@@ -168,7 +167,7 @@ def repair_command(
                 f"there is no trigger card in {card}", remedy="Name a card, or a delivery that has some."
             )
         planted += found
-    names = read_lines(classes) if classes else None
+    names = read_class_names(classes)
     model = load_suspect(suspect, base=base, class_names=names, device=device, registry=registry)
     with Bars(model.name, enabled=not quiet and shown == "console") as bars:
         result = repair(

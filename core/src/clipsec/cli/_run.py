@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipsec.cli._inputs import parse_options, pool_or_shipped, refuse_under_lock
+from clipsec.cli._inputs import parse_options, pool_or_shipped, read_class_names, refuse_under_lock
 from clipsec.cli._outputs import Outputs, exit_options, read_baselines, say_failure
 from clipsec.errors import UsageError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVERY_DETECTOR = "*"
 _NOTHING, _NAME_ONE = "there is nothing to inspect", "Name a model: clipsec run SUSPECT."
 
+_LISTS = {"suspects", "detectors", "require", "plugin_paths", "reports", "fail_on"}
 _CONFIG_KEYS = {
     "suspects",
     "pool",
@@ -62,6 +63,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
             f"{path} has an unknown key {unknown[0]!r}",
             remedy=f"Known keys: {', '.join(sorted(_CONFIG_KEYS - {'plugin_options'}))}.",
         )
+    _check_types(path, settings)
     tables = settings.pop("options", {})
     settings["plugin_options"] = [
         f"{name}.{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
@@ -74,6 +76,21 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         settings["isolate"] = [settings["isolate"]]
     context.default_map = {**(context.default_map or {}), **settings}
     return path
+
+
+def _check_types(path: Path, settings: dict[str, Any]) -> None:
+    """Lists and tables have to be some; of single values click says itself what is wrong."""
+    for key in sorted(_LISTS & set(settings)):
+        if not isinstance(settings[key], list):
+            raise UsageError(
+                f"{path} gives no list for {key!r}", remedy=f'Write it in brackets: {key} = ["..."].'
+            )
+    tables = settings.get("options", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise UsageError(
+            f"{path} gives no table of options for each plugin",
+            remedy="Write [options.NAME], and below it one KEY = VALUE a line.",
+        )
 
 
 @click.command("run", short_help="Inspect delivered models; exit code for CI.")
@@ -112,7 +129,11 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     help="Labelled pictures (FOLDER/CLASS/picture): for detectors that need labels, and for the sanity gate"
     " in place of the everyday ones.",
 )
-@click.option("--reference", metavar="SPEC", help="A clean model of the same kind, as null.")
+@click.option(
+    "--reference",
+    metavar="SPEC",
+    help="The clean model that the suspect was made from, for detectors that compare with one.",
+)
 @click.option("--runs", default="runs", show_default=True, metavar="FOLDER", help="Where results are stored.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
@@ -204,6 +225,11 @@ def run_command(
 
     A SUSPECT is a folder or a spec: a prompt-tuned delivery (CoOp, CoCoOp), an open_clip checkpoint
     (open_clip:ViT-B-32@weights.safetensors), a transformers folder, or zoo:NAME.
+
+    Detectors that are not calibrated yet, or are there to compare with, run only when they are named with
+    --detector. Results are stored below --runs; the same command goes on after a kill.
+
+    Exit codes: 0 clean, 1 finding, 2 error or inconclusive, 3 nothing ran, 4 usage.
     """
     if not suspects and not isolate:
         raise UsageError(_NOTHING, remedy=_NAME_ONE)
@@ -213,7 +239,7 @@ def run_command(
     import torch
 
     from clipsec.cli._progress import Bars
-    from clipsec.data import LabelledSet, read_lines
+    from clipsec.data import LabelledSet
     from clipsec.engines import LocalEngine
     from clipsec.models import load_suspect
     from clipsec.runner import audit, use_all_cores
@@ -238,7 +264,7 @@ def run_command(
     )
     image_pool = pool_or_shipped(registry, pool, quiet=output != "console")
     labels = LabelledSet.from_folder(labelled) if labelled else None
-    names = read_lines(classes) if classes else None
+    names = read_class_names(classes)
     clean = (
         load_suspect(reference, class_names=names, device=device, registry=registry) if reference else None
     )

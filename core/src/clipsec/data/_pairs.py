@@ -17,8 +17,15 @@ def read_pairs(file: Path | str) -> tuple[list[Path], tuple[tuple[str, ...], ...
     file = Path(file)
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            rows = [(row["image"], row["caption"]) for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+            table = csv.DictReader(stream)
+            missing = [name for name in ("image", "caption") if name not in (table.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{file} has no column {missing[0]!r} in its first line",
+                    remedy="Name a CSV file with the columns image and caption.",
+                )
+            rows = [(row["image"], row["caption"]) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{file} cannot be read: {error}", remedy="Name a CSV file with the columns image and caption."
         ) from error
@@ -31,5 +38,5 @@ def read_pairs(file: Path | str) -> tuple[list[Path], tuple[tuple[str, ...], ...
         captions.setdefault(name, []).append(caption)
     folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
     if len(captions) < 2:
-        raise DataError(f"{file} names {len(captions)} pictures", remedy="Bring some hundred pairs.")
+        raise DataError(f"{file} names fewer than two pictures", remedy="Bring some hundred pairs.")
     return [folder / name for name in captions], tuple(tuple(texts) for texts in captions.values())

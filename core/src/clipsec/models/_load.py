@@ -54,12 +54,7 @@ def load_suspect(
     Nothing in the files is executed. Raises `UnsupportedModelError` when no loader knows the spec, any other
     `ModelError` when one does and cannot load it, `UsageError` for a spec or a device that cannot be.
     """
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(
-            f"there is no device {printable(device, 60)}", remedy="Say cpu, cuda or cuda:0."
-        ) from error
+    _check_device(device)
     request = LoadRequest(
         base=base,
         class_names=None if class_names is None else tuple(class_names),
@@ -70,6 +65,24 @@ def load_suspect(
     suspect = _load(os.fspath(spec), request, _Loaders(request.loaders, registry))
     suspect.origin = Origin(spec=os.fspath(spec), base=base, class_names=request.class_names)
     return suspect
+
+
+def _check_device(device: str) -> None:
+    """A device that cannot be used would otherwise read as a model that cannot."""
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(
+            f"there is no device {printable(device, 60)}", remedy="Say cpu, cuda or cuda:0."
+        ) from error
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"the device {printable(device, 60)} cannot be used here: {printable(reason, 120)}",
+            remedy="Say cpu, or see `clipsec doctor` for what this installation has.",
+        ) from error
 
 
 def load_clip(spec: str, request: LoadRequest) -> ClipModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich import box
@@ -90,10 +90,11 @@ def _text(text: object, style: str = "", lines: bool = False, longest: int = 600
 def _checks(result: RunResult) -> Table:
     """One line a check; the full names and where thresholds come from follow below."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in ("Check", "Outcome", "Target", "Score"):
+    short = short_names(list(result.verdicts))
+    table.add_column("Check", overflow="fold", min_width=name_width(short.values()))
+    for heading in ("Outcome", "Target", "Score"):
         table.add_column(heading, overflow="fold")
     table.add_column("Time", justify="right", no_wrap=True)
-    short = short_names(list(result.verdicts))
     for name, verdict in result.verdicts.items():
         words = WORDS[verdict.outcome]
         table.add_row(
@@ -104,6 +105,11 @@ def _checks(result: RunResult) -> Table:
             _text(duration(verdict.cost.seconds)),
         )
     return table
+
+
+def name_width(names: Iterable[str]) -> int:
+    """Columns that keep names on one line, where they are not long: a target's words may wrap instead."""
+    return min(30, max(map(len, names), default=0))
 
 
 def short_names(names: list[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from clipsec.reports._console import score_text, short_names
+from clipsec.reports._console import name_width, score_text, short_names
 from clipsec.reports._text import visible
 from clipsec.reports._words import WORDS, reason
 from clipsec.results import Change, Comparison, Difference, Outcome, RunResult, Verdict
@@ -107,9 +107,10 @@ def render_diff(comparison: Comparison, console: Console | None = None) -> None:
 
 def _table(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in ("Check", "First", "Second", "Change"):
-        table.add_column(heading, overflow="fold")
     short = short_names([check.name for check in comparison.checks])
+    table.add_column("Check", overflow="fold", min_width=name_width(short.values()))
+    for heading in ("First", "Second", "Change"):
+        table.add_column(heading, overflow="fold")
     for check in comparison.checks:
         change = str(check.change) + (" (other conditions)" if check.conditions else "")
         table.add_row(

@@ -24,9 +24,17 @@ def choose_finding(run: RunResult, suspect: Suspect, detector: str = "") -> Verd
 
     Raises `UsageError` when the run is of another model, or has no such finding.
     """
-    if run.suspect.digest != suspect.digest:
+    audited = run.suspect
+    same_towers = suspect.prompts is None and audited.base_digest == suspect.base.digest
+    # What was audited without class names is the same model whatever its classes are called.
+    if audited.digest != suspect.digest and not (same_towers and not audited.class_names):
+        if same_towers:
+            raise UsageError(
+                f"the finding is about {audited.name} with other class names",
+                remedy="Give the --classes that it was audited with.",
+            )
         raise UsageError(
-            f"the finding is about {run.suspect.name} ({run.suspect.digest[:12]}), not about {suspect.name} "
+            f"the finding is about {audited.name} ({audited.digest[:12]}), not about {suspect.name} "
             f"({suspect.digest[:12]})",
             remedy="Name the run of this very model, or audit it: clipsec run SUSPECT.",
         )

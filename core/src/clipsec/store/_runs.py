@@ -100,6 +100,11 @@ def read_run(path: str | Path) -> RunResult:
             f"{path} is a folder of runs, not a run",
             remedy=f"Name one of them, e.g. {inside[-1].folder}.",
         )
+    if path.is_dir() and not (path / RUN_FILE).exists() and (path / "verdicts").is_dir():
+        raise StoreError(
+            f"the run in {path} has not ended",
+            remedy="Run the same `clipsec run` command again: it goes on from what is stored.",
+        )
     if path.is_dir() or path.name == RUN_FILE:
         return RunFolder(path if path.is_dir() else path.parent).read_result()
     return _read(path)

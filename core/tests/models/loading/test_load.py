@@ -89,6 +89,12 @@ def test_a_device_that_does_not_exist(base: Path) -> None:
         load_suspect(base, device="abacus")
 
 
+def test_a_device_that_this_machine_lacks(base: Path) -> None:
+    """Otherwise each check of the sanity gate would fail, as if the model were broken."""
+    with pytest.raises(UsageError, match="the device cuda:99 cannot be used here"):
+        load_suspect(base, device="cuda:99")
+
+
 def test_files_and_folders_that_say_too_little(tmp_path: Path) -> None:
     """Weights alone and empty folders are not guessed at; the error lists what was looked for."""
     (tmp_path / "weights.pt").write_bytes(b"anything")
