@@ -10,6 +10,7 @@ import attrs
 import pytest
 from tests.studies import amdet_tables as of
 from tests.studies.amdet import measured_of, wanted
+from tests.studies.amdet_cards import write_cards
 from tests.studies.amdet_judge import Judge
 from tests.studies.amdet_models import (
     ATTRIBUTES,
@@ -27,8 +28,9 @@ from tests.studies.amdet_models import (
     cases,
     options_of,
 )
-from tests.studies.amdet_report import published_rows
+from tests.studies.amdet_report import published_rows, told_of
 
+from clipsec.error_rates import from_text
 from clipsec_baselines.text import (
     AttributeOptions,
     FinetuneOptions,
@@ -168,3 +170,15 @@ def test_a_table_of_both_searches_says_what_either_finds() -> None:
 
 def test_the_table_of_models_names_every_trigger() -> None:
     assert of.model_table(ROWS, PAIRED, SCAN)[3][2] == "`cf`, `mn`"
+
+
+def test_the_card_counts_every_model_hard_negatives_too(tmp_path: Path) -> None:
+    """Two attacks found of two, one of three benign towers flagged; every option is stated."""
+    write_cards({"token-scan": ("token-scan", {}, told_of(ROWS, SCAN))}, tmp_path)
+    card = from_text((tmp_path / "error_rates" / "token-scan.json").read_text(encoding="utf-8"))
+    (found,) = card.measurements
+    assert (found.sensitivity.k, found.sensitivity.n) == (2, 2)
+    assert (found.specificity.k, found.specificity.n) == (2, 3)
+    assert found.auroc is not None
+    assert [one.attack for one in found.attacks] == ["several triggers at once", "text-target"]
+    assert found.options["tokens"] == 1000

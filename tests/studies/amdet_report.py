@@ -12,6 +12,7 @@ import torch
 from clipsec.store import atomic_write
 
 from . import amdet_tables as of
+from .amdet_cards import Told, write_cards
 from .amdet_judge import KNOWN, Judge, Row, calibrate_paired, calibrate_scan, calibrates, counts
 from .amdet_models import HALVES, HARD, LATER, PARADIGMS
 from .clip_inspector import fill, markdown
@@ -45,6 +46,13 @@ def report(
         "published": of.published_table(tested),
         "models": of.model_table(rows, paired, scan),
     }
+    write_cards(
+        {
+            "amdet": ("paired", searches["paired"], told_of(tested, paired)),
+            "token-scan": ("token-scan", searches["token-scan"], told_of(unseen, scan)),
+        },
+        PACKAGE,
+    )
     page = PAGE.read_text(encoding="utf-8").replace(NOT_RUN, "")
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
@@ -60,6 +68,19 @@ def report(
     atomic_write(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
     for name in ("pooled", "scan_pooled", "beyond", "hard", "scan"):
         print(markdown(tables[name]))
+
+
+def told_of(rows: Sequence[Row], judge: Judge) -> list[Told]:
+    """What a search says of every model of a kind that counts, hard negatives and attacks beyond it too."""
+    return [
+        Told(
+            "-".join(str(row[key]) for key in NAME),
+            "" if row["benign"] else of.group(row),
+            judge.score(row),
+            judge.flags(row),
+        )
+        for row in rows
+    ]
 
 
 def published_rows() -> dict[str, dict[str, Any]]:

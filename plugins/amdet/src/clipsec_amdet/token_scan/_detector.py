@@ -34,8 +34,6 @@ class TokenScan:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.TEXT_TOWER})
     options: ClassVar[type] = Options
     references: ClassVar[tuple[str, ...]] = ()
-    by_default: ClassVar[bool] = False
-    """Until its threshold is calibrated and tested: see docs/token_scan.md."""
     # The threshold was chosen by looking at the kit's textual toy, whose features share most of their
     # direction.
     conformance: ClassVar[Mapping[str, Any]] = {
