@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,23 @@ def test_pool_is_sorted_and_uint8(folder: Path) -> None:
     assert [path.name for path in pool.paths] == sorted(path.name for path in folder.iterdir())
     assert pool.pixels(SPEC).shape == (12, 3, 16, 16)
     assert pool.pixels(SPEC).dtype is torch.uint8
+
+
+def test_a_folder_that_may_not_be_read_is_no_smaller_pool(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be looked into is not left out in silence."""
+    write_picture(folder / "more" / "x.png")
+    look = os.scandir
+
+    def refuse(place: str) -> object:
+        if Path(place).name == "more":
+            raise PermissionError(13, "Permission denied", place)
+        return look(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root, who runs tests in containers, may read everything
+    with pytest.raises(DataError, match="more cannot be read: Permission denied"):
+        ImagePool.from_folder(folder)
 
 
 def test_digest_is_by_content(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,21 @@ MAX_PIXELS = 64 * 2**20
 def find_pictures(folder: Path) -> list[Path]:
     """All picture files below `folder`, sorted by their path relative to it.
 
-    Raises `DataError` when the folder does not exist.
+    Raises `DataError` when the folder does not exist, or it or one below it may not be read: a part of a pool
+    would pass for the whole.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", remedy="Name a folder that holds pictures.")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = (Path(place, name) for place, _, names in os.walk(folder, onerror=_unreadable) for name in names)
+    found = (path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(
+        f"the folder {error.filename} cannot be read: {error.strerror}",
+        remedy="Give yourself the right to read it, or name another folder.",
+    ) from error
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,7 @@ import platformdirs
 import torch
 
 from clipsec.data import ImagePool, LabelledSet
-from clipsec.errors import ContractError
+from clipsec.errors import ContractError, StoreError
 from clipsec.isolation import Limits, isolated_problem
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import Context, Need
@@ -146,8 +146,19 @@ def audit(
             folder=str(run.folder),
         )
         run.write_result(result)
-        atomic_write(run.folder / REPORT_FILE, render_html(result, run.folder).encode())
+        _write_report(result, run.folder)
     return result
+
+
+def _write_report(result: RunResult, folder: Path) -> None:
+    """The page. Where it cannot be written, the user is told that the result was."""
+    try:
+        atomic_write(folder / REPORT_FILE, render_html(result, folder).encode())
+    except StoreError as error:
+        raise StoreError(
+            f"{error.message}; the result itself is stored",
+            remedy=f"{error.remedy} Until then `clipsec report {folder}` shows it.",
+        ) from error
 
 
 def _run_all(
