@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,12 +101,24 @@ def bench_command(
             )
     result = write_report(bench)
     _summarise(result, tally)
+    for line in failures(result):
+        click.echo(line, err=True)
     click.echo(f"Report: {out / 'bench.html'}")
     states = {line.state for line in result.models} | {line.state for line in result.verdicts}
     states |= {line.state for line in result.repairs}
     if "failed" in states:
         return 2
     return 0 if "built" in states else 3
+
+
+def failures(result: BenchResult) -> list[str]:
+    """A line for each reason why units failed, the most frequent first; without, exit code 2 says nothing."""
+    from clipsec.cli._main import printable
+
+    reasons = Counter("; ".join(line.reasons) for line in result.models if line.state == "failed")
+    for lines in (result.verdicts, result.repairs):
+        reasons.update(line.reason for line in lines if line.state == "failed")
+    return [printable(f"{count} failed: {reason}") for reason, count in reasons.most_common()]
 
 
 def _summarise(result: BenchResult, tally: Tally | None) -> None:
