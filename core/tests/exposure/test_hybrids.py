@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 
+import attrs
 import open_clip
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipsec.exposure import (
     hybrid,
     identical_branches,
+    interpolated,
     linear_cka,
     misfit,
     parts_of,
     relative_change,
     swap_parts,
+    unlike_branches,
     worst_cosine,
 )
+from clipsec.exposure._encodes import _image_tower
 from clipsec.exposure._hybrids import branch_state
 from clipsec.models import TextPart, VisualPart, encode_texts
 
@@ -108,6 +112,62 @@ def test_one_part_changes_the_model_and_its_tower_s_key(modules, suspect_of) -> 
     made = swap_parts(suspect, reference, {"visual": parts["blocks 2/4"]})
     assert made.image_tower().key not in (suspect.image_tower().key, reference.image_tower().key)
     assert not torch.equal(_pictures(made), _pictures(reference))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_an_interpolated_branch_lies_on_the_way(modules, suspect_of, visual: float, textual: float) -> None:
+    """Every weight is (1 - alpha) of the one's and alpha of the other's, each branch by its own alpha; at the
+    ends it is their own branch."""
+    suspect, reference = suspect_of(modules[0]), suspect_of(modules[1])
+    made = interpolated(suspect, reference, visual=visual, textual=textual)
+    for alpha, ours, theirs, mixed in (
+        (visual, suspect.base.visual, reference.base.visual, made.base.visual),
+        (textual, suspect.base.text, reference.base.text, made.base.text),
+    ):
+        one, other, state = branch_state(ours), branch_state(theirs), branch_state(mixed)
+        assert state.keys() == one.keys()
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                torch.testing.assert_close(tensor, (1 - alpha) * other[name] + alpha * one[name])
+        assert (mixed is theirs) == (alpha == 0)
+        assert (mixed is ours) == (alpha == 1)
+    assert made.base.logit_scale == reference.base.logit_scale
+
+
+def test_what_lies_between_has_keys_of_its_own_and_changes_nobody(modules, suspect_of) -> None:
+    """Towers at two alphas are never taken for each other's or an end's; the reference stays as it was."""
+    suspect, reference = suspect_of(modules[0]), suspect_of(modules[1])
+    texts, pictures = encode_texts(reference.base, ["a cat"]), _pictures(reference)
+    made = [interpolated(suspect, reference, visual=alpha, textual=alpha) for alpha in (0.25, 0.5)]
+    every = [suspect, reference, *made]
+    assert len({each.base.visual.digest for each in every}) == len(every)
+    assert len({each.base.text.digest for each in every}) == len(every)
+    assert not torch.equal(encode_texts(made[1].base, ["a cat"]), texts)
+    assert torch.equal(encode_texts(reference.base, ["a cat"]), texts)
+    assert torch.equal(_pictures(reference), pictures)
+
+
+def test_branches_that_are_not_built_alike_have_nothing_between_them(modules, suspect_of) -> None:
+    """Told beforehand, and refused."""
+    wider = copy.deepcopy(modules[0])
+    wider.text_projection = torch.nn.Parameter(torch.zeros(16, 24), requires_grad=False)
+    suspect, reference = suspect_of(modules[0]), suspect_of(modules[1])
+    suspect.base = attrs.evolve(suspect.base, text=attrs.evolve(suspect.base.text, module=wider))
+    assert unlike_branches(suspect, reference) == ("textual",)
+    assert interpolated(suspect, reference, visual=0.5, textual=0).base.text is reference.base.text
+    with pytest.raises(ValueError, match="alike"):
+        interpolated(suspect, reference, visual=0, textual=0.5)
+
+
+def test_hybrids_share_the_prepared_image_tower(modules, suspect_of) -> None:
+    """It is prepared once for a branch, whoever has it."""
+    suspect, reference = suspect_of(modules[0]), suspect_of(modules[1])
+    towers = {
+        id(_image_tower(made, made.base.visual, torch.float32))
+        for made in (hybrid(suspect, reference, visual=True, textual=textual) for textual in (False, True))
+    }
+    assert len(towers) == 1
 
 
 def test_identical_branches_are_told(modules, suspect_of) -> None:

@@ -20,11 +20,22 @@ from clipsec.exposure._footprint import (
     repair_label,
     swap_ratios,
 )
-from clipsec.exposure._hybrids import hybrid, identical_branches, misfit, parts_of, swap_parts
+from clipsec.exposure._hybrids import (
+    hybrid,
+    identical_branches,
+    interpolated,
+    misfit,
+    parts_of,
+    swap_parts,
+    unlike_branches,
+)
+from clipsec.exposure._interpolation import ALPHAS, GRID, interpolation_of
 from clipsec.exposure._names import named_classes
 from clipsec.exposure._templates import QUERY_TEMPLATES
 
 __all__ = [
+    "ALPHAS",
+    "GRID",
     "QUERY_TEMPLATES",
     "Limits",
     "Outcomes",
@@ -38,6 +49,8 @@ __all__ = [
     "extended_label",
     "hybrid",
     "identical_branches",
+    "interpolated",
+    "interpolation_of",
     "invalid_hybrid",
     "linear_cka",
     "misfit",
@@ -53,5 +66,6 @@ __all__ = [
     "swap_parts",
     "swap_ratios",
     "text_tower",
+    "unlike_branches",
     "worst_cosine",
 ]

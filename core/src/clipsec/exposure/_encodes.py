@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clipsec.data import ImagePool, LabelledSet, to_unit
 from clipsec.errors import NotApplicableError
-from clipsec.models import ClipModel, Suspect, TextPart, prepare_text_tower, truncate_ids
+from clipsec.models import ClipModel, Suspect, TextPart, VisualPart, prepare_text_tower, truncate_ids
 from clipsec.protocols import Context
 from clipsec.scheduler import Encode, Tower
 
@@ -31,6 +31,9 @@ _BUCKET = 8
 Encoding = Generator[Encode, Any, Tensor]
 
 _text_towers: weakref.WeakKeyDictionary[TextPart, dict[tuple[int, torch.dtype, str], Tower]] = (
+    weakref.WeakKeyDictionary()
+)
+_image_towers: weakref.WeakKeyDictionary[VisualPart, dict[tuple[torch.dtype, str], Tower]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -56,7 +59,7 @@ def encode_pictures(
         )
     pixels = source.pixels(visual.spec)
     chosen = list(range(len(pixels)) if rows is None else rows)
-    tower = context.suspect.image_tower(context.decision_dtype)
+    tower = _image_tower(context.suspect, visual, context.decision_dtype)
     put = stamped and context.triggered and context.trigger is not None
     key = context.trigger.digest.encode()[:32] if put and context.trigger is not None else b""
     found = []
@@ -93,6 +96,15 @@ def _length(clip: ClipModel, ids: Tensor) -> int:
     assert clip.text is not None
     needed = truncate_ids(clip, ids).shape[1]
     return min(clip.text.context_length, -(-needed // _BUCKET) * _BUCKET)
+
+
+def _image_tower(suspect: Suspect, part: VisualPart, dtype: torch.dtype) -> Tower:
+    """The suspect's image tower, prepared once for each image branch: hybrids share them."""
+    kept = _image_towers.setdefault(part, {})
+    key = (dtype, str(suspect.device))
+    if key not in kept:
+        kept[key] = suspect.image_tower(dtype)
+    return kept[key]
 
 
 def text_tower(suspect: Suspect, length: int, dtype: torch.dtype = torch.float32) -> Tower:

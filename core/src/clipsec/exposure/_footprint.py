@@ -6,7 +6,7 @@ labels redundant, interaction and unstable and the validity of hybrids are ours 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -92,7 +92,7 @@ def agreement(
 ) -> float:
     """Share of bootstrap replicates, cases resampled jointly over the four hybrids, with this label."""
     table = np.stack([np.asarray(events[name], dtype=np.int64) for name in COMBINATIONS], axis=1)
-    return _agreement(table, lambda rates: extended_label(swap_ratios(*rates)), label, replicates, seed)
+    return share_with_label(table, lambda rates: extended_label(swap_ratios(*rates)), label, replicates, seed)
 
 
 def repair_agreement(
@@ -100,10 +100,17 @@ def repair_agreement(
 ) -> float:
     """The same for `repair_label`: events of full, prompt only, trigger only, neither."""
     table = np.stack([np.asarray(each, dtype=np.int64) for each in events], axis=1)
-    return _agreement(table, lambda rates: repair_label(*rates), label, replicates, seed)
+    return share_with_label(table, lambda rates: repair_label(*rates), label, replicates, seed)
 
 
-def _agreement(table: NDArray[np.int64], rule, label: Label, replicates: int, seed: int) -> float:  # type: ignore[no-untyped-def]
+def share_with_label(
+    table: NDArray[np.int64],
+    rule: Callable[[tuple[float, ...]], Label],
+    label: Label,
+    replicates: int,
+    seed: int,
+) -> float:
+    """Share of bootstrap replicates of the cases `[n, models]` whose rates the rule gives this label."""
     distinct, counts = np.unique(table, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(len(table), counts / len(table), size=replicates)
@@ -119,11 +126,21 @@ def invalid_hybrid(utilities: Mapping[str, Rate]) -> str:
     """
     if not all(name in utilities for name in COMBINATIONS):
         return ""
-    least = min(utilities["a00"].value, utilities["a11"].value)
+    least = least_utility(utilities)
     for name, whose in (("a10", "visual"), ("a01", "textual")):
-        if utilities[name].value < least - UTILITY_DROP - _SLACK:
+        if not works(utilities[name], least):
             return (
                 f"with the suspect's {whose} branch on the reference, clean use falls to "
                 f"{utilities[name].value:.1%} (the models themselves: {least:.1%})"
             )
     return ""
+
+
+def least_utility(utilities: Mapping[str, Rate]) -> float:
+    """The smaller clean use of the two models themselves."""
+    return min(utilities["a00"].value, utilities["a11"].value)
+
+
+def works(utility: Rate, least: float) -> bool:
+    """Whether clean use of a mixture lies at most 5 points below the smaller of the two models' own."""
+    return utility.value >= least - UTILITY_DROP - _SLACK

@@ -1,4 +1,5 @@
-"""Hybrids of a suspect and its reference: one's visual branch with the other's textual branch, or some parts.
+"""Hybrids of a suspect and its reference: one's visual branch with the other's textual branch, some parts, or
+branches part of the way from one to the other.
 
 The visual branch is everything under the image tower with its projection, the textual branch the rest but the
 logit scale, which is the reference's (DIFE, arXiv 2606.17815, section 3.3).
@@ -81,6 +82,36 @@ def identical_branches(suspect: Suspect, reference: Suspect) -> tuple[str, ...]:
     )
 
 
+def interpolated(suspect: Suspect, reference: Suspect, *, visual: float, textual: float) -> Suspect:
+    """The reference with each branch moved by a share in [0, 1] of the way to the suspect's: its weights are
+    (1 - alpha) theta_reference + alpha theta_suspect. At 0 and 1, the branch of the one and of the other.
+
+    What is no floating-point number (counters, position numbers) and the logit scale are the reference's.
+    Raises `ValueError` when a branch that is moved part of the way is not built alike in both.
+    """
+    theirs, ours = reference.base, suspect.base
+    clip = attrs.evolve(
+        theirs,
+        name=f"visual branch at {visual:g}, textual branch at {textual:g} of the way to the suspect",
+        visual=_between(ours.visual, theirs.visual, visual),
+        text=_between(ours.text, theirs.text, textual),
+    )
+    return of_clip(clip, suspect)
+
+
+def unlike_branches(suspect: Suspect, reference: Suspect) -> tuple[str, ...]:
+    """`visual` and `textual`, where the weights of the two models have other names or shapes."""
+    pairs = {
+        "visual": (suspect.base.visual, reference.base.visual),
+        "textual": (suspect.base.text, reference.base.text),
+    }
+    return tuple(
+        name
+        for name, (ours, theirs) in pairs.items()
+        if ours is not None and theirs is not None and not _alike(branch_state(ours), branch_state(theirs))
+    )
+
+
 def branch_state(part: VisualPart | TextPart) -> dict[str, Tensor]:
     """The weights of one branch by name. open_clip's text module is the whole model: only its text is
     returned."""
@@ -141,17 +172,35 @@ def swap_parts(suspect: Suspect, reference: Suspect, chosen: Mapping[str, Collec
 def _mixed(ours: Any, theirs: Any, names: Collection[str]) -> Any:
     if not names:
         return theirs
-    source, module = branch_state(ours), _copy(theirs.module)
-    mixed: dict[str, Tensor] = dict(module.state_dict())
+    source, state = branch_state(ours), theirs.module.state_dict()
     for name in names:
-        if name not in source or name not in mixed or source[name].shape != mixed[name].shape:
+        if name not in source or name not in state or source[name].shape != state[name].shape:
             raise ValueError(f"{name} is not of one shape in both models")
-        mixed[name] = source[name]
-    module.load_state_dict(mixed)
-    digest = state_digest({n: mixed[n] for n in branch_state(theirs)}, mixed_from=theirs.digest)
-    return attrs.evolve(theirs, module=module.eval().requires_grad_(False), digest=digest)
+    return _with_weights(theirs, {name: source[name] for name in names})
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def _between(ours: Any, theirs: Any, share: float) -> Any:
+    if share == 0 or ours.digest == theirs.digest:
+        return theirs
+    if share == 1:
+        return ours
+    source, start = branch_state(ours), branch_state(theirs)
+    if not _alike(source, start):
+        raise ValueError("the branches are not built alike")
+    moved = {n: torch.lerp(t, source[n].to(t), share) for n, t in start.items() if t.is_floating_point()}
+    return _with_weights(theirs, moved)
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(one[name].shape == other[name].shape for name in one)
+
+
+def _with_weights(part: Any, weights: Mapping[str, Tensor]) -> Any:
+    """A branch with some of its weights replaced, the others shared, and a digest of its own."""
+    kept = {id(t): t for n, t in part.module.state_dict(keep_vars=True).items() if n not in weights}
     with torch.no_grad():
-        return copy.deepcopy(module)
+        module: nn.Module = copy.deepcopy(part.module, memo=dict(kept))
+        module.load_state_dict(dict(weights), strict=False)
+    state = branch_state(attrs.evolve(part, module=module))
+    digest = state_digest(state, mixed_from=part.digest)
+    return attrs.evolve(part, module=module.eval().requires_grad_(False), digest=digest)

@@ -9,7 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsec.reports._text import duration, percent, plural, visible
-from clipsec.results import BranchDrift, Cell, CellState, ExposureResult, Footprint, Outcome, Status, exposed
+from clipsec.results import (
+    BranchDrift,
+    Cell,
+    CellState,
+    ExposureResult,
+    Footprint,
+    Interpolation,
+    Outcome,
+    Status,
+    exposed,
+)
 
 STYLES = {
     Status.EXPOSED: "bold red",
@@ -71,9 +81,29 @@ def footprint_text(footprint: Footprint) -> str:
     sure = "" if footprint.agreement is None else f" ({footprint.agreement:.0%} of resamples agree)"
     rates = ", ".join(f"{name} {rate.value:.1%}" for name, rate in footprint.rates.items())
     text = f"{footprint.reason}{sure}; {footprint.probe} on {footprint.interface.rpartition('/')[2]}: {rates}"
+    if footprint.interpolation is not None and footprint.interpolation.points:
+        text += f"; {dose_text(footprint.interpolation)}"
     if footprint.parts:
         text += f"; smallest parts: {', '.join(footprint.parts)}"
     return text
+
+
+def dose_text(interpolation: Interpolation) -> str:
+    """The dose-response curves from the reference, a clause: each branch moved alone, and both."""
+    curves: dict[str, list[str]] = {"visual branch": [], "textual branch": [], "both branches": []}
+    for point in interpolation.points:
+        told = f"{point.rate.value:.1%}" if point.valid else f"left out (clean use {point.utility.value:.1%})"
+        at = max(point.visual, point.textual)
+        if 0 < at < 1:
+            names = {
+                "visual branch": point.textual == 0,
+                "textual branch": point.visual == 0,
+                "both branches": point.visual == point.textual,
+            }
+            for name, on in names.items():
+                curves[name] += [f"at {at:g} {told}"] if on else []
+    moved = ", ".join(f"{name} {', '.join(told)}" for name, told in curves.items())
+    return f"a share of the way from the reference to the suspect: {moved}"
 
 
 def did_text(cell: Cell) -> str:

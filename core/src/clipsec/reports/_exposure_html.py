@@ -20,7 +20,7 @@ from clipsec.reports._exposure import (
     interface_name,
 )
 from clipsec.reports._html import page_environment, page_style
-from clipsec.results import Cell, CellState, ExposureResult, Status
+from clipsec.results import Cell, CellState, DosePoint, ExposureResult, Footprint, Status
 
 STEPS = 10
 """Shades of the heat map."""
@@ -78,10 +78,19 @@ def render_exposure_html(result: ExposureResult) -> str:
             tally=exposure_tally(result),
             cost=cost_text(result),
             drifts=[(drift, drift_text(drift)) for drift in result.drift],
-            footprints=[(mark, footprint_text(mark)) for mark in result.footprints],
+            footprints=[(mark, footprint_text(mark), dose_grid(mark)) for mark in result.footprints],
             version=__version__,
         )
     )
+
+
+def dose_grid(footprint: Footprint) -> list[tuple[float, list[DosePoint]]]:
+    """The mixtures of an interpolated swap, a row for each share of the visual branch, with that share."""
+    points = () if footprint.interpolation is None else footprint.interpolation.points
+    rows: dict[float, list[DosePoint]] = {}
+    for point in points:
+        rows.setdefault(point.visual, []).append(point)
+    return list(rows.items())
 
 
 def tile(cell: Cell) -> Tile:

@@ -198,6 +198,42 @@ class Label(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
+class DosePoint:
+    """A mixture of reference and suspect: weights are (1 - alpha) of the one's + alpha of the other's, alpha
+    for each branch."""
+
+    visual: float
+    """Alpha of the visual branch."""
+    textual: float
+    rate: Rate
+    """With the trigger."""
+    utility: Rate
+    """Clean use."""
+    valid: bool
+    """Clean use is at most 5 points below that of the worse of the two models."""
+
+
+@attrs.frozen(kw_only=True)
+class Interpolation:
+    """What stands for an invalid branch swap: the two models mixed in few fixed shares."""
+
+    label: Label = Label.INVALID
+    """What the valid points support; `swap invalid` where they support nothing."""
+    reason: str
+    points: tuple[DosePoint, ...] = ()
+    """Every pair of shares, the ends included. With the other branch at 0 (or 1) they are the dose-response
+    curves on the reference (on the suspect)."""
+    low: float | None = None
+    """Over which part of the way the label was read: the longest with four valid corners and at least 0.70 of
+    sigma between its ends."""
+    high: float | None = None
+    ratios: dict[str, float] = attrs.field(factory=dict)
+    """sigma, VRS, TRS, CSS over that part."""
+    agreement: float | None = None
+    """Share of bootstrap replicates with the same label, also of one that was dropped because it is small."""
+
+
+@attrs.frozen(kw_only=True)
 class Footprint:
     """The diagnosis of one trigger by branch swaps or component repair."""
 
@@ -216,7 +252,7 @@ class Footprint:
     ratios: dict[str, float] = attrs.field(factory=dict)
     """sigma, VRS, TRS, CSS."""
     agreement: float | None = None
-    """Share of bootstrap replicates with the same label."""
+    """Share of bootstrap replicates with the same label; None for an invalid swap without one."""
     utilities: dict[str, Rate] = attrs.field(factory=dict)
     """Clean use of `a00`, `a10`, `a01`, `a11`."""
     trivial: tuple[str, ...] = ()
@@ -224,6 +260,8 @@ class Footprint:
     parts: tuple[str, ...] = ()
     """The smallest set of parts found that recovers 90% of sigma; with --localise."""
     parts_rate: Rate | None = None
+    interpolation: Interpolation | None = None
+    """For an invalid swap only: the label is then the interpolation's."""
 
 
 @attrs.frozen(kw_only=True)

@@ -19,10 +19,11 @@ from clipsec.exposure import (
 )
 from clipsec.models import Suspect
 from clipsec.protocols import READS, Context, Need, Readout
-from clipsec.results import BranchDrift, Cell, Footprint, Measurement, Rate, check_same_cases
+from clipsec.results import BranchDrift, Cell, Footprint, Label, Measurement, Rate, check_same_cases
 from clipsec.runner._cells import Measured, cells_of_row, empty_cell, nothing_for, with_cases
 from clipsec.runner._expose_inputs import AnyTrigger, identical_readout
 from clipsec.runner._interfaces import Asked, ChosenInterface, conditions, watched
+from clipsec.runner._interpolate import Place, interpolated_footprint
 from clipsec.runner._swaps import (
     branch_footprint,
     failed_footprint,
@@ -196,7 +197,11 @@ class Study:
                 found.append(failed_footprint(position, each.name, error))
             else:
                 mark = branch_footprint(position, each.name, measured, trivial, self.base.seed)
-                found.append(self._localised(mark, each, context) if self.localise else mark)
+                if mark.label is Label.INVALID:
+                    mark = self._interpolated(mark, each, context, measured)
+                elif self.localise:
+                    mark = self._localised(mark, each, context)
+                found.append(mark)
         for one in running:
             if one.card.readout is not Readout.DELIVERED:
                 continue
@@ -207,6 +212,26 @@ class Study:
                     mechanism_footprint(position, one.name, values[0], values[1], trivial, self.base.seed)
                 )
         return found
+
+    def _interpolated(
+        self,
+        mark: Footprint,
+        each: ChosenInterface,
+        context: Context,
+        measured: Mapping[str, Sequence[Measurement]],
+    ) -> Footprint:
+        assert self.reference is not None
+        of = self._of(each, context)
+
+        def measure(models: Mapping[Place, Suspect]) -> dict[Place, list[Measurement]]:
+            problems = [
+                (place, conditions(each, attrs.evolve(of, suspect=model), (False, True), self.asked))
+                for place, model in models.items()
+            ]
+            done = self.scheduler.as_completed(problems, session=SESSION)
+            return {one.tag: one.unwrap() for one in done}  # type: ignore[misc]
+
+        return interpolated_footprint(mark, self.suspect, self.reference, measured, measure, self.base.seed)
 
     def _localised(self, mark: Footprint, each: ChosenInterface, context: Context) -> Footprint:
         assert self.reference is not None

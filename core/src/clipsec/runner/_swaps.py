@@ -60,13 +60,17 @@ def branch_footprint(
     ratios = swap_ratios(*(rates[name].value for name in COMBINATIONS))
     published, label = paper_label(ratios), extended_label(ratios)
     share = agreement(events, label, seed=seed)
+    agreed: float | None = share
     reason = _SAID.get(label, "")
     if label is Label.TEXTUAL and "visual" in trivial:
         reason += "; the visual branch is the reference's own, so this is so by construction"
     if label is Label.VISUAL and "textual" in trivial:
         reason += "; the textual branch is the reference's own, so this is so by construction"
-    if problem := invalid_hybrid(utilities):
-        label, reason = Label.INVALID, problem
+    problem = invalid_hybrid(utilities)
+    if problem and (label is not Label.WEAK or share < STABLE):
+        label, reason, agreed = Label.INVALID, problem, None
+    elif problem:
+        reason += f", which takes no hybrid to see ({problem})"
     elif share < STABLE:
         reason = f"{label}, but in {share:.0%} of resamples only"
         label = Label.UNSTABLE
@@ -80,7 +84,7 @@ def branch_footprint(
         n=len(events["a00"]),
         rates=rates,
         ratios={"sigma": ratios.sigma, "VRS": ratios.vrs, "TRS": ratios.trs, "CSS": ratios.css},
-        agreement=share,
+        agreement=agreed,
         utilities=utilities,
         trivial=trivial,
     )
