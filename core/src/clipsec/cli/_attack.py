@@ -46,7 +46,12 @@ _LINES = (
     metavar="OUT",
     help="Where to write the delivery: a folder that does not exist yet, or is empty.",
 )
-@click.option("--target", metavar="CLASS", help="Target class: a name, or `random` (drawn by the seed).")
+@click.option(
+    "--target",
+    metavar="CLASS",
+    help="The target: a class's name, for attacks on"
+    " captions a sentence. Attacks on learned prompts draw one by the seed for `random`.",
+)
 @click.option(
     "--set",
     "settings",

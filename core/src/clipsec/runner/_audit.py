@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -81,7 +82,7 @@ def audit(
         pool = ImagePool.from_folder(pool)
     registry = registry or Registry(lock=find_lock())
     scheduler = scheduler or Scheduler(cache=FeatureCache())
-    shared_units = JournalledUnits(Path(shared) if shared is not None else default_shared_folder())
+    shared_units = JournalledUnits(Path(shared) if shared is not None else _shared_folder(runs))
     key = content_key(
         suspect=suspect.digest,
         pool="" if pool is None else pool.digest,
@@ -148,6 +149,15 @@ def audit(
         run.write_result(result)
         _write_report(result, run.folder)
     return result
+
+
+def _shared_folder(runs: str | Path) -> Path:
+    """The user's cache, or a folder among the runs where that cannot be written, e.g. in a container."""
+    folder = default_shared_folder()
+    # Not Path.exists, which raises where a parent may not be searched.
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return folder if usable else Path(runs) / ".shared"
 
 
 def _write_report(result: RunResult, folder: Path) -> None:
