@@ -5,7 +5,8 @@
     python -m tests.studies.exposure_mini --data DATA --out OUT --model bad-encoder --seed 0
 
 DATA holds `cifar10/`, `eurosat/` and `coco_pairs/`. Every model and every exposure is a unit of OUT: what is
-there is not made again. Settings were fixed before the first run. AMDET's verdicts need `--detectors`.
+there is not made again, nor, without `--fresh`, a model whose row and matrix are in docs/results with the
+same settings. Settings were fixed before the first run. AMDET's verdicts need `--detectors`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from tests.studies.exposure_report import write_report
+from tests.studies.exposure_records import RESULTS, Run, published_runs
+from tests.studies.exposure_report import PAGE, write_report
 
 from clipsec.data import LabelledSet, TextPool, read_pairs
 from clipsec.exposure import hybrid
@@ -144,6 +147,8 @@ class Study:
     data: Path
     out: Path
     registry: Registry = attrs.field(factory=lambda: Registry())
+    known: Mapping[tuple[str, int], Run] = attrs.field(factory=dict)
+    """Published models, by name and seed."""
     _pictures: dict[str, tuple[LabelledSet, LabelledSet]] = attrs.field(factory=dict)
 
     def pictures(self, name: str, *, small: bool) -> tuple[LabelledSet, LabelledSet]:
@@ -248,6 +253,42 @@ class Study:
         found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["measured"]
         return found
 
+    def published(self, plan: Plan, seed: int) -> Run | None:
+        """What the results hold of a model that this plan would make again."""
+        found = self.known.get((plan.name, seed))
+        return found if found is not None and found.settings == settings_of(plan) else None
+
+    def run(self, plan: Plan, seed: int) -> Run | None:
+        """All that is known of a model, from OUT or else from the results; None if nothing is."""
+        if not (self.out / "exposures" / f"{plan.name}-{seed}" / "exposure.json").is_file():
+            return self.published(plan, seed)
+        said = self.out / "detectors" / f"amdet-{plan.name}-{seed}.json"
+        return Run(
+            name=plan.name,
+            plugin=plan.plugin,
+            clean=bool(plan.trigger_of),
+            seed=seed,
+            measured=self.measured(plan, seed),
+            exposure=self.exposure(plan, seed),
+            verdict=self.verdict(plan, seed) if said.is_file() else None,
+            settings=settings_of(plan),
+        )
+
+    def complete(self, plan: Plan, seed: int, *, detectors: bool) -> None:
+        """Measure what neither OUT nor the results hold."""
+        known = self.published(plan, seed)
+        if known is None:
+            self.exposure(plan, seed)
+        if detectors and plan.name in DETECTED and (known is None or known.verdict is None):
+            self.verdict(plan, seed)
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What makes a published row this plan's: as JSON gives it back."""
+    told = {**attrs.asdict(plan), "per_class": PER_CLASS, "interfaces": INTERFACES}
+    found: dict[str, Any] = json.loads(json.dumps(told))
+    return found
+
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -265,25 +306,20 @@ def main() -> None:
     )
     parser.add_argument("--seed", action="append", type=int, choices=SEEDS, help="all, if not given")
     parser.add_argument("--detectors", action="store_true", help="AMDET too")
+    parser.add_argument("--fresh", action="store_true", help="make the published models again too")
     parser.add_argument("--only", choices=("report",))
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page whose tables are filled")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the records are")
     given = parser.parse_args()
-    study = Study(given.data, given.out)
+    known = {} if given.fresh else published_runs(given.results)
+    study = Study(given.data, given.out, known=known)
     chosen = [plan for plan in PLANS if given.model is None or plan.name in given.model]
     if given.only is None:
         for seed in given.seed or SEEDS:
             for plan in chosen:
-                study.exposure(plan, seed)
-                if given.detectors and plan.name in DETECTED:
-                    study.verdict(plan, seed)
-    rows = []
-    for plan in PLANS:
-        for seed in SEEDS:
-            if (given.out / "exposures" / f"{plan.name}-{seed}" / "exposure.json").is_file():
-                said = given.out / "detectors" / f"amdet-{plan.name}-{seed}.json"
-                verdict = study.verdict(plan, seed) if said.is_file() else None
-                exposed = study.exposure(plan, seed)
-                rows.append((plan, seed, study.measured(plan, seed), exposed, verdict))
-    write_report(rows)
+                study.complete(plan, seed, detectors=given.detectors)
+    found = (study.run(plan, seed) for plan in PLANS for seed in SEEDS)
+    write_report([run for run in found if run is not None], page=given.page, results=given.results)
 
 
 if __name__ == "__main__":
