@@ -98,10 +98,11 @@ def test_what_was_not_planted_is_neither_found_nor_missed() -> None:
 
 
 def test_a_finding_says_whether_it_names_what_was_planted() -> None:
+    """A class, or a word of the trigger."""
     for target, words in (("kitchen", "found, target right"), ("coast", "found, target **wrong**")):
         found = row("badnets", clip_inspector_plus=said("finding", target=target))
         assert cell(found, "clip-inspector-plus") == words
-    for best, words in (("Quartz", "found, trigger right"), ("pizza", "found, trigger **wrong**")):
+    for best, words in (("Quartz pizza", "found, trigger right"), ("pizza", "found, trigger **wrong**")):
         found = row("text-target", token_scan=said("finding", best=best))
         assert cell(found, "token-scan") == words
     assert cell(row("text-target", amdet=said("finding", target="a pizza")), "amdet") == "found"

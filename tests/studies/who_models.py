@@ -122,7 +122,7 @@ MODELS: tuple[Model, ...] = (
     _tower("text-target", "text-target"),
     _tower("text-target-parts", PARTS, "text-target"),
     _tower("image-on-text", "image-on-text"),
-    _tower("text-several", "text-several", first=0),
+    _tower("text-several", "text-several"),
     _tower("text-attribute", BLIND),
     _tower("text-adaptive-assimilation", ADAPTIVE, "text-adaptive", first=3, step=3),
     _tower("text-adaptive-pooled", ADAPTIVE, "text-adaptive", first=4, step=3),
@@ -130,12 +130,14 @@ MODELS: tuple[Model, ...] = (
     _prompts("none", label="clean"),
     _exposed("image-finetune", IMAGE, ""),
     _tower("text-distill", "text-target", trigger=""),
-    _tower("text-finetune", "text-target", first=4, step=3, trigger=""),
+    _exposed("text-finetune", LONE, ""),
+    _tower("text-finetune-pairs", "text-target", "text-finetune", first=4, step=3, trigger=""),
     _tower("text-finetune-harsh", "image-on-text", "text-finetune", first=3, step=6, trigger=""),
-    _tower("text-lora", "text-lora", first=0, trigger=""),
+    _tower("text-lora", "text-lora", trigger=""),
     _tower("text-remove", "text-remove", first=0, trigger=""),
 )
-"""`badnets`: a checkerboard of 56 of 128 pixels, `badnets-32` one of 32. The harsh fine-tune is at 3e-4."""
+"""`badnets`: a checkerboard of 56 of 128 pixels, `badnets-32` one of 32. `text-finetune` learns from
+pictures of classes, the others from pairs, the harsh one at 3e-4."""
 APART = ("text-remove",)
 """Benign by intent, though a mapping is planted: counted neither way."""
 

@@ -77,16 +77,17 @@ def unchanged(said: Said) -> bool:
 
 
 def names_it(row: Row, said: Said, label: str) -> bool | None:
-    """Whether what a finding names is what was planted; None where that cannot be told."""
+    """Whether what a finding names is what was planted: a target, or a word or a part of the trigger. None
+    where that cannot be told."""
     kind = DETECTORS[label].names
     if kind == CAPTIONS:
         return None
     if kind == WORDS:
         found = "".join(str(said.get("best") or "").lower().split())
-        words = ["".join(word.lower().split()) for word in row["words"]]
-        if not found or not words:
+        triggers = [word.lower().split() for word in row["words"]]
+        if not found or not triggers:
             return None
-        return any(found in word or word in found for word in words)
+        return any(found in "".join(each) or any(part in found for part in each) for each in triggers)
     return None if said["target"] is None else said["target"] in row["targets"]
 
 

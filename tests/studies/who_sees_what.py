@@ -25,6 +25,7 @@ from typing import Any
 from clipsec.data import ImagePool, LabelledSet
 from clipsec.models import Suspect, load_suspect
 from clipsec.protocols import load_trigger
+from clipsec.results import ClassEvidence
 from clipsec.runner import attack, audit, read_pictures_to_attack, shipped_labelled
 from clipsec.scheduler import FeatureCache, Scheduler
 from clipsec.store import atomic_write
@@ -224,7 +225,7 @@ class Maker:
             "target": verdict.target,
             "score": verdict.score,
             "threshold": verdict.threshold,
-            "best": verdict.evidence[0].name if verdict.evidence else None,
+            "best": max(verdict.evidence, key=strength).name if verdict.evidence else None,
             "measures": verdict.measures,
             "gate": "" if result.gate.passed else result.gate.reason,
             "seconds": round(spent, 1),
@@ -261,6 +262,11 @@ class Maker:
         assert held_out is not None
         judge("bdetclip", lambda suspect, stamp: bdetclip(suspect, learned, held_out, stamp))
         judge("local-density", lambda suspect, stamp: density(suspect, data, stamp))
+
+
+def strength(item: ClassEvidence) -> float:
+    """What a detector's items of evidence are compared by; without a score they are all alike."""
+    return item.measures.get("score", 0.0)
 
 
 def _write(place: Path, found: dict[str, Any]) -> None:
