@@ -13,6 +13,7 @@ from rich.console import Console
 
 from clipsec.reports import render_console, render_json, write_html
 from clipsec.reports._console import short_names
+from clipsec.reports._words import headline
 from clipsec.results import from_json, schema
 from clipsec.store import RunFolder
 
@@ -32,6 +33,16 @@ def test_the_verdict_is_the_first_line(samples, folder):
     for part in ("backdoor found", "dalmatian", "5.31 > 2.00", "3 min 4 s"):
         assert part in line
     assert f"Threshold from: {samples.SOURCE}" in " ".join(lines)
+
+
+def test_a_target_that_is_no_class_is_not_called_one(samples, folder):
+    """Detectors of texts name a caption; beside a class both are targets."""
+    result = samples.finding(folder)
+    (verdict,) = result.verdicts.values()
+    caption = attrs.evolve(verdict, target="a white teapot")
+    assert headline(attrs.evolve(result, verdicts={"scan": caption})).endswith(": target “a white teapot”")
+    both = headline(attrs.evolve(result, verdicts={"search": verdict, "scan": caption}))
+    assert both.endswith(": targets “dalmatian”, “a white teapot”")
 
 
 def test_the_name_of_a_check_stays_on_one_line(samples, folder):

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from clipsec import __version__
 from clipsec.reports._text import visible
-from clipsec.reports._words import CAVEAT, EXIT_WORDS, WORDS, headline, reason
+from clipsec.reports._words import CAVEAT, EXIT_WORDS, WORDS, headline, reason, target_word
 from clipsec.results import (
     Artifact,
     Change,
@@ -247,7 +247,9 @@ def _result(result: RunResult, name: str, position: int, baseline: RunResult | N
     place = _place(_files(result)[0][0], "SUSPECT")
     location: dict[str, Any] = {"physicalLocation": {"artifactLocation": place}}
     if verdict.target is not None:
-        location["logicalLocations"] = [{"name": _plain(verdict.target), "kind": "target class"}]
+        location["logicalLocations"] = [
+            {"name": _plain(verdict.target), "kind": target_word(result, verdict.target)}
+        ]
     found: dict[str, Any] = {
         "ruleId": _plain(name),
         "ruleIndex": position,

@@ -53,7 +53,7 @@ def headline(result: RunResult) -> str:
     if result.outcome is Outcome.INCONCLUSIVE and not result.gate.passed:
         return "No verdict: the sanity gate failed"
     targets = {
-        visible(verdict.target, longest=80): None
+        visible(verdict.target, longest=80): target_word(result, verdict.target)
         for verdict in result.verdicts.values()
         if verdict.outcome is Outcome.FINDING and verdict.target is not None
     }
@@ -62,7 +62,17 @@ def headline(result: RunResult) -> str:
     names = ", ".join(
         f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}" for name in targets
     )
-    return f"{words}: target {'class' if len(targets) == 1 else 'classes'} {names}"
+    kinds = set(targets.values())
+    word = kinds.pop() if len(kinds) == 1 else "target"
+    return f"{words}: {word if len(targets) == 1 else _MANY[word]} {names}"
+
+
+_MANY = {"target": "targets", "target class": "target classes"}
+
+
+def target_word(result: RunResult, target: str) -> str:
+    """What a verdict's target is: a class of the suspect, or, of a detector of texts, a caption."""
+    return "target class" if target in result.suspect.class_names else "target"
 
 
 def tally(result: RunResult) -> str:
