@@ -71,6 +71,13 @@ DETECTORS: dict[str, Detector] = {
         CLASSES,
         SEARCH,
     ),
+    "decree-paired": Detector(
+        "decree",
+        "the same, by half of what the reference needs (`rule=paired`)",
+        _IN_TOWERS,
+        CLASSES,
+        {**SEARCH, "rule": "paired"},
+    ),
     "amdet": Detector(
         "amdet",
         "one fixed target for every caption, in a text tower; as shipped",
@@ -93,7 +100,7 @@ DETECTORS: dict[str, Detector] = {
 }
 ROUNDS = (
     ("amdet-paired", "token-scan", "clip-inspector-plus"),
-    ("decree",),
+    ("decree", "decree-paired"),
     ("amdet",),
     ("clip-inspector",),
     ("neural-cleanse", "pixel-backdoor"),
