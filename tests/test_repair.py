@@ -175,7 +175,7 @@ def test_what_cannot_be_repaired_is_refused(place: Path, tmp_path: Path) -> None
     suspect = load_suspect(str(place / "delivery"))
     verdict = Verdict(Outcome.CLEAN, "nothing found")
     clean = RunResult(suspect.card, {"vendor/check": verdict}, GateResult(True, {}), {}, "2026", 1.0)
-    with pytest.raises(UsageError, match="nothing to repair"):
+    with pytest.raises(UsageError, match="no finding to start from"):
         mend(place, tmp_path / "mended", finding=clean)
     with pytest.raises(UsageError, match="exists already"):
         mend(place, place / "labelled")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clipsec.exposure import Outcomes, estimate
 from clipsec.reports import render_exposure, render_exposure_html
+from clipsec.reports._exposure import exposure_tally
 from clipsec.results import (
     Cell,
     CellState,
@@ -115,3 +116,10 @@ def test_the_console_tells_why_a_cell_is_empty(state: CellState) -> None:
 def test_the_cost_is_on_the_page() -> None:
     """Rows computed beside different rows asked for."""
     assert "computed 10 rows, 10 different ones were asked for" in render_exposure_html(sample())
+
+
+def test_without_a_reference_no_use_is_said_to_be_compared() -> None:
+    """Nor to be not exposed."""
+    alone = attrs.evolve(sample(), reference=None)
+    assert exposure_tally(alone).startswith("3 uses measured, none compared")
+    assert exposure_tally(sample()).startswith("3 of 3 compared uses exposed")

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from clipsec.cli import main
 from clipsec.results import GateResult, RunResult, exposure_from_json, to_text
+from clipsec.runner import audit
 from clipsec_registry import Registry
 from clipsec_testkit import InterfaceConformance, build_toys
 from clipsec_testkit._controls import control
@@ -45,7 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expose(place: Path, suspect: str, *more: str) -> Result:
-    command = ["expose", str(place / suspect), "--labelled", str(place / "pictures"), "-q", *more]
+    pictures = () if "--labelled" in more else ("--labelled", str(place / "pictures"))
+    command = ["expose", str(place / suspect), *pictures, "-q", *more]
     return CliRunner().invoke(main, [*command, "-o", str(place / "out" / suspect)])
 
 
@@ -122,6 +124,29 @@ def test_recovered_triggers_are_called_so(place: Path) -> None:
     assert "were recovered by a detector" in words
     assert "own base answering zero-shot" in words
     assert "component repair" in words
+
+
+def test_words_that_a_scan_recovered_are_measured(place: Path) -> None:
+    """What `token-scan` says of a text tower goes into captions, and a class stands for its target."""
+    toys, folder = build_toys(), place / "words"
+    toys["textual"].save(folder / "textual")
+    found = audit(
+        str(folder / "textual"),
+        detectors=["token-scan"],
+        options={"token-scan": {"tokens": 100, "pool": 8, "beam": 4, "finalists": 2, "threshold": 0.3}},
+        reference=toys["clean"].fresh(),
+        labelled=toys.labelled,
+        runs=folder / "runs",
+    )
+    more = ("--interface", "nearest-prompt", "--reference", str(place / "clean"), "--format", "json")
+    result = expose(
+        folder, "textual", "--labelled", str(place / "pictures"), "--finding", found.folder, *more
+    )
+    assert result.exit_code in (1, 2), result.output
+    (trigger,) = exposure_from_json(json.loads(result.stdout)).triggers
+    assert trigger.recovered
+    assert trigger.enters == "texts"
+    assert trigger.target in toys.labelled.class_names
 
 
 def main_suspect(place: Path):

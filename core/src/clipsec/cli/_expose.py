@@ -180,8 +180,8 @@ def _triggers(
     cards: tuple[str, ...], finding: str | None, detector: str, model: Suspect
 ) -> list[Trigger | CaptionTrigger]:
     """The triggers of the cards, or those that the run recovered. Raises `UsageError` when there is none."""
-    from clipsec.protocols import found_triggers, load_any_trigger
-    from clipsec.runner import choose_finding
+    from clipsec.protocols import load_any_trigger
+    from clipsec.runner import choose_finding, recovered_triggers
     from clipsec.store import read_run
     from clipsec.triggers._kinds import card_folders
 
@@ -190,10 +190,10 @@ def _triggers(
         return [load_any_trigger(place) for card in cards for place in card_folders(card) or (card,)]
     run: RunResult = read_run(finding)
     verdict = choose_finding(run, model, detector)
-    found = found_triggers(verdict, run.folder)
+    found = recovered_triggers(verdict, run.folder, model)
     if not found:
         raise UsageError(
-            "the finding holds no trigger that can be applied",
+            "the finding holds no trigger that can be applied to pictures or written into captions",
             remedy="Name a detector that recovers triggers with --detector, or a card with --trigger.",
         )
     return list(found)

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from clipsec.reports._console import name_width
 from clipsec.reports._text import duration, percent, plural, visible
 from clipsec.results import (
     BranchDrift,
@@ -46,7 +47,10 @@ def exposure_tally(result: ExposureResult) -> str:
     hurt = exposed(result.cells)
     compared = [cell for cell in measured if cell.status is not Status.IDENTICAL]
     gates = [result.gate, *([] if result.reference_gate is None else [result.reference_gate])]
-    text = f"{len(hurt)} of {plural(len(compared), 'compared use')} exposed"
+    if result.reference is None:  # nothing was compared, so none of it is "not exposed"
+        text = f"{plural(len(compared), 'use')} measured, none compared: there is no clean reference"
+    else:
+        text = f"{len(hurt)} of {plural(len(compared), 'compared use')} exposed"
     if len(measured) > len(compared):
         text += f"; {len(measured) - len(compared)} more read only what is the reference's own"
     text += f"; {len(result.cells) - len(measured)} without a number."
@@ -168,7 +172,8 @@ def _table(cells: tuple[Cell, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("Interface", "Status", "With", "Without", "Reference", "Difference (points)", "n"):
         left = heading in ("Interface", "Status")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+        least = name_width(map(interface_name, cells)) if heading == "Interface" else None
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", min_width=least)
     for cell in cells:
         found = cell.estimate
         if found is None or cell.status is None:

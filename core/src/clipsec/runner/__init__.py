@@ -6,6 +6,7 @@ from clipsec.runner._environment import environment
 from clipsec.runner._expose import expose
 from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
 from clipsec.runner._plugin_options import make_options
+from clipsec.runner._recovered import recovered_triggers
 from clipsec.runner._repair import repair
 from clipsec.runner._repair_choice import choose_finding
 from clipsec.runner._repair_measure import load_planted
@@ -25,6 +26,7 @@ __all__ = [
     "measure_rates",
     "preview",
     "read_pictures_to_attack",
+    "recovered_triggers",
     "repair",
     "shipped_labelled",
     "shipped_pool",

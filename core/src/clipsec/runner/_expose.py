@@ -137,7 +137,7 @@ def expose(
             "pool": "" if pool is None else pool.digest,
             "captions": "" if captions is None else captions.digest,
         },
-        notes=(*notes_of(role, recovered, test, suspect), *study.swap_note()),
+        notes=(*notes_of(role, triggers if recovered else (), test, suspect), *study.swap_note()),
         seed=seed,
         environment=environment(),
         started=started.isoformat(timespec="seconds"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 
@@ -46,6 +48,13 @@ def reference_of(suspect: Suspect, reference: Suspect | None) -> tuple[Suspect |
         raise UsageError(
             "the reference is the suspect itself, bit for bit: nothing would be compared",
             remedy="Name the public base that the suspect was made from, or a clean model like it.",
+        )
+    ours, theirs = suspect.base.visual, reference.base.visual
+    if ours is not None and theirs is not None and ours.spec.size != theirs.spec.size:
+        raise UsageError(
+            f"the reference {reference.name} takes pictures of {theirs.spec.size} pixels, {suspect.name} of "
+            f"{ours.spec.size}",
+            remedy="Name the public base that the suspect was made from, or a clean model built like it.",
         )
     if reference.prompts is None and reference.class_names != suspect.class_names:
         reference.class_names = suspect.class_names
@@ -110,11 +119,19 @@ def record_of(trigger: AnyTrigger, recovered: bool) -> TriggerRecord:
     )
 
 
-def notes_of(role: str, recovered: bool, test: LabelledSet | None, suspect: Suspect) -> tuple[str, ...]:
+def notes_of(
+    role: str, recovered: Sequence[AnyTrigger], test: LabelledSet | None, suspect: Suspect
+) -> tuple[str, ...]:
+    """What a reader of the matrix has to know; `recovered` are the triggers that a detector found."""
     notes = []
     if recovered:
         notes.append(
             "the triggers were recovered by a detector; the attacker's own may do more, and by other uses"
+        )
+    if any(isinstance(trigger, CaptionTrigger) for trigger in recovered):
+        notes.append(
+            "a detector of texts names a caption as the target; the class whose prompt the suspect puts "
+            "nearest to it stands for it here"
         )
     if role == "own base":
         notes.append(

@@ -20,7 +20,7 @@ _OF_SUSPECTS = frozenset({Need.IMAGE_TOWER, Need.TEXT_TOWER, Need.PROMPT_HEAD})
 
 
 def choose_finding(run: RunResult, suspect: Suspect, detector: str = "") -> Verdict:
-    """The verdict to repair from: the named detector's, or the only finding of the run.
+    """The verdict to repair or to expose from: the named detector's, or the only finding of the run.
 
     Raises `UsageError` when the run is of another model, or has no such finding.
     """
@@ -41,8 +41,8 @@ def choose_finding(run: RunResult, suspect: Suspect, detector: str = "") -> Verd
     findings = {name: v for name, v in run.verdicts.items() if v.outcome is Outcome.FINDING}
     if not findings:
         raise UsageError(
-            f"there is nothing to repair: the run says {run.outcome}",
-            remedy="A repair starts from a finding; see clipsec report RUN.",
+            f"the run has no finding to start from: it says {run.outcome}",
+            remedy="See clipsec report RUN; a trigger that is known can be named by its card.",
         )
     named = {name: v for name, v in findings.items() if detector in ("", name, name.rpartition("/")[2])}
     if len(named) != 1:
