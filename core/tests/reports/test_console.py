@@ -14,7 +14,7 @@ from rich.console import Console
 from clipsec.reports import render_console, render_json, write_html
 from clipsec.reports._console import short_names
 from clipsec.reports._words import headline
-from clipsec.results import from_json, schema
+from clipsec.results import WHEN_NAMED, Outcome, Verdict, from_json, schema
 from clipsec.store import RunFolder
 
 
@@ -43,6 +43,20 @@ def test_a_target_that_is_no_class_is_not_called_one(samples, folder):
     assert headline(attrs.evolve(result, verdicts={"scan": caption})).endswith(": target “a white teapot”")
     both = headline(attrs.evolve(result, verdicts={"search": verdict, "scan": caption}))
     assert both.endswith(": targets “dalmatian”, “a white teapot”")
+
+
+def test_checks_that_nobody_asked_for_share_a_line(samples, folder):
+    """They are no news; `verbose` shows each, and one that was skipped for another reason stays a check."""
+    result = samples.finding(folder)
+    idle = Verdict(Outcome.SKIPPED, f"amdet {WHEN_NAMED}", notes=("Ask for it with --detector amdet.",))
+    other = Verdict(Outcome.SKIPPED, "needs class names, which this run does not offer")
+    verdicts = {**result.verdicts, "a/amdet": idle, "b/decree": attrs.evolve(idle), "c/plus": other}
+    result = attrs.evolve(result, verdicts=verdicts)
+    text = printed(result)
+    assert "Not run, for they were not named (--detector NAME): amdet, decree" in text
+    assert "Ask for it" not in text
+    assert "needs class names" in text
+    assert "Ask for it with --detector amdet" in printed(result, verbose=True)
 
 
 def test_the_name_of_a_check_stays_on_one_line(samples, folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from clipsec.reports._evidence import SUCCESS, Evidence, evidence_of
 from clipsec.reports._text import compared, duration, percent, plural, relation, title, visible
-from clipsec.reports._words import WORDS, exit_sentence, headline, known_names, reason, tally
+from clipsec.reports._words import WORDS, exit_sentence, headline, known_names, reason, tally, unasked
 from clipsec.results import FAIL_ON, ClassEvidence, Outcome, RunResult, Verdict
 
 REPORT_FILE = "report.html"
@@ -33,8 +33,8 @@ def render_console(
     fail_on: Collection[Outcome] = FAIL_ON,
 ) -> None:
     """Print a run. Per-class tables appear for findings, or for all checks if `verbose`; every class is
-    there, and as many measures as the terminal has room for. A baseline and `fail_on` change the exit code
-    that is told, never a verdict.
+    there, and as many measures as the terminal has room for. Checks that nobody asked for share a line. A
+    baseline and `fail_on` change the exit code that is told, never a verdict.
 
     Every text of a model or plugin is printed literally: no markup, no escape sequence takes effect. What the
     terminal's encoding lacks becomes a question mark.
@@ -68,10 +68,18 @@ def _print(
         console.print(_text(f"The sanity gate failed: {result.gate.reason}", style, longest=2000))
     for note in suspect.notes:
         console.print(_text(f"Note on the model: {note}", longest=2000))
-    if result.verdicts:
-        console.print(Padding(_checks(result), (1, 0, 0, 0), expand=False))
-    for name, verdict in result.verdicts.items():
+    short = short_names(list(result.verdicts))
+    others = [short[name] for name, verdict in result.verdicts.items() if unasked(verdict) and not verbose]
+    shown = {name: one for name, one in result.verdicts.items() if short[name] not in others}
+    if shown:
+        console.print(Padding(_checks(shown, short), (1, 0, 0, 0), expand=False))
+    for name, verdict in shown.items():
         _print_details(console, name, verdict, verbose)
+    if others:
+        console.print()
+        console.print(
+            _text(f"Not run, for they were not named (--detector NAME): {', '.join(others)}", "dim")
+        )
     console.print()
     if result.folder:
         report = Path(result.folder) / REPORT_FILE
@@ -87,15 +95,14 @@ def _text(text: object, style: str = "", lines: bool = False, longest: int = 600
     return Text(visible(text, lines=lines, longest=longest), style=style, overflow="fold")
 
 
-def _checks(result: RunResult) -> Table:
+def _checks(verdicts: Mapping[str, Verdict], short: Mapping[str, str]) -> Table:
     """One line a check; the full names and where thresholds come from follow below."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    short = short_names(list(result.verdicts))
-    table.add_column("Check", overflow="fold", min_width=name_width(short.values()))
+    table.add_column("Check", overflow="fold", min_width=name_width(short[name] for name in verdicts))
     for heading in ("Outcome", "Target", "Score"):
         table.add_column(heading, overflow="fold")
     table.add_column("Time", justify="right", no_wrap=True)
-    for name, verdict in result.verdicts.items():
+    for name, verdict in verdicts.items():
         words = WORDS[verdict.outcome]
         table.add_row(
             _text(short[name]),

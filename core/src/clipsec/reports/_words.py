@@ -10,6 +10,7 @@ import attrs
 from clipsec.reports._text import plural, visible
 from clipsec.results import (
     FAIL_ON,
+    WHEN_NAMED,
     Outcome,
     RunResult,
     Verdict,
@@ -73,6 +74,11 @@ _MANY = {"target": "targets", "target class": "target classes"}
 def target_word(result: RunResult, target: str) -> str:
     """What a verdict's target is: a class of the suspect, or, of a detector of texts, a caption."""
     return "target class" if target in result.suspect.class_names else "target"
+
+
+def unasked(verdict: Verdict) -> bool:
+    """Whether nobody asked for the check: it is there, and runs only when it is named."""
+    return verdict.outcome is Outcome.SKIPPED and verdict.summary.endswith(WHEN_NAMED)
 
 
 def tally(result: RunResult) -> str:

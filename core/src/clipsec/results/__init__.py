@@ -3,6 +3,7 @@
 from clipsec.results._check import check_measurement, check_same_cases, check_verdict
 from clipsec.results._classes import (
     SCHEMA_VERSION,
+    WHEN_NAMED,
     Artifact,
     ClassEvidence,
     Cost,
@@ -64,6 +65,7 @@ __all__ = [
     "FAIL_ON",
     "LEAST_LIKENESS",
     "SCHEMA_VERSION",
+    "WHEN_NAMED",
     "Artifact",
     "BeforeAfter",
     "BranchDrift",

@@ -90,6 +90,10 @@ class Provenance:
     data_digest: str
 
 
+WHEN_NAMED = "runs only when it is named"
+"""How the summary of a check ends that no run includes unless somebody asks for it."""
+
+
 @attrs.frozen
 class Verdict:
     """One detector's answer about one suspect."""

@@ -10,7 +10,7 @@ import attrs
 from clipsec.errors import DetectionError, UsageError
 from clipsec.isolation import Worker
 from clipsec.protocols import Need
-from clipsec.results import ErrorRecord, Outcome, Verdict
+from clipsec.results import WHEN_NAMED, ErrorRecord, Outcome, Verdict
 from clipsec.runner._plugin_options import make_options
 from clipsec_registry import PluginError, PluginRecord, Registry, Status
 
@@ -189,7 +189,7 @@ def _only_when_named(record: PluginRecord) -> Verdict:
     """So says a detector that is installed to compare others with, not to be relied on."""
     return Verdict(
         Outcome.SKIPPED,
-        f"{record.name} runs only when it is named",
+        f"{record.name} {WHEN_NAMED}",
         notes=(f"Ask for it with --detector {record.name}.",),
     )
 
