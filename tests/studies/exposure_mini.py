@@ -234,7 +234,7 @@ class Study:
             result = audit(
                 str(self.model(plan, seed)),
                 detectors=["amdet"],
-                reference=BASE,
+                reference=load_suspect(BASE, registry=self.registry),
                 runs=self.out / "runs",
                 registry=self.registry,
             )
