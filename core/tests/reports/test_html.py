@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from clipsec.reports import REPORT_FILE, render_html, write_html
-from clipsec.results import Outcome, Verdict, from_json, to_json
+from clipsec.results import WHEN_NAMED, Outcome, Verdict, from_json, to_json
 
 NAMES = ["clean", "finding", "mixed", "gate_failed", "hostile", "many", "nothing"]
 
@@ -275,3 +275,14 @@ def test_text_has_enough_contrast(theme):
         assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
     for mark in ("finding", "plain", "over", "ink"):
         assert contrast(theme[mark], theme["card"]) >= 3, mark
+
+
+def test_checks_that_nobody_asked_for_share_a_line(samples, folder):
+    """No section of their own hides what was found."""
+    result = samples.finding(folder)
+    idle = Verdict(Outcome.SKIPPED, f"amdet {WHEN_NAMED}")
+    page = render_html(
+        attrs.evolve(result, verdicts={"clipsec-amdet/amdet": idle, **result.verdicts}), folder
+    )
+    assert "): clipsec-amdet/amdet</p>" in page
+    assert 'data-check="clipsec-amdet/amdet"' not in page

@@ -19,7 +19,7 @@ from clipsec.reports import _text
 from clipsec.reports._chart import Chart, chart_of
 from clipsec.reports._evidence import SUCCESS, Evidence, evidence_of
 from clipsec.reports._pictures import Picture, embed
-from clipsec.reports._words import CAVEAT, WORDS, headline, tally
+from clipsec.reports._words import CAVEAT, WORDS, headline, tally, unasked
 from clipsec.results import Artifact, ClassEvidence, RunResult, Verdict
 
 MOST_PICTURES = 6
@@ -63,12 +63,14 @@ def render_html(result: RunResult, folder: str | Path) -> str:
     """One self-contained page. `folder` is where the run lies; pictures are taken from there only.
 
     Everything from models, files and plugins is escaped, and the page forbids itself scripts, connections and
-    any style but its own. A picture that is missing or was changed is reported in its place.
+    any style but its own. Checks that nobody asked for share a line. A picture that is missing or was changed
+    is reported in its place.
     """
     folder = Path(folder)
+    asked = {name: verdict for name, verdict in result.verdicts.items() if not unasked(verdict)}
     checks = [
         _check(position, name, verdict, folder)
-        for position, (name, verdict) in enumerate(result.verdicts.items(), start=1)
+        for position, (name, verdict) in enumerate(asked.items(), start=1)
     ]
     style = page_style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
@@ -78,6 +80,7 @@ def render_html(result: RunResult, folder: str | Path) -> str:
         .render(
             result=result,
             checks=checks,
+            others=[name for name in result.verdicts if name not in asked],
             style=Markup(style),
             style_digest=digest,
             headline=headline(result),
