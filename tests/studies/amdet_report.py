@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "amdet_study.md"
 RESULTS = ROOT / "docs" / "results" / "amdet_study.json"
 PACKAGE = ROOT / "plugins/amdet/src/clipsec_amdet"
-NOT_RUN = "**It has not been run yet; the tables are empty.**\n\n"
 NAME = ("family", "half", "kind", "plugin", "number")
 
 
@@ -53,7 +52,7 @@ def report(
         },
         PACKAGE,
     )
-    page = PAGE.read_text(encoding="utf-8").replace(NOT_RUN, "")
+    page = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
     atomic_write(PAGE, page.encode())
@@ -95,10 +94,12 @@ def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:
     """Write thresholds and where they come from into the plugins' files."""
 
     def source(judge: Judge, *families: str) -> str:
-        half = [row for row in rows if row["family"] in families and calibrates(row, judge.label)]
-        bad = sum(not row["benign"] for row in half)
-        good = sum(bool(row["benign"]) for row in half)
-        return f"{bad} backdoored and {good} benign small towers, the calibration half of docs/amdet_study.md"
+        used = [row for row in rows if row["family"] in families and calibrates(row, judge.label)]
+        half = [row for row in used if row["half"] == HALVES[0]]
+        bad, more = sum(not row["benign"] for row in half), len(used) - len(half)
+        told = f"{bad} backdoored and {len(half) - bad} benign small towers, the calibration half of"
+        extra = f", and {more} attribute attacks of its test half that the tables leave out"
+        return f"{told} docs/amdet_study.md{extra if more else ''}"
 
     place = PACKAGE / "calibration.json"
     table = json.loads(place.read_text(encoding="utf-8"))

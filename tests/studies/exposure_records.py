@@ -167,6 +167,7 @@ def document(run: Run) -> dict[str, Any]:
                 "rates": {name: rate.value for name, rate in mark.rates.items()},
                 "trivial": mark.trivial,
                 "n": mark.n,
+                "interpolated": mark.interpolation is not None,
             }
             for mark in exposure.footprints
         ],

@@ -10,7 +10,7 @@ from typing import Any
 from tests.studies.clip_inspector import fill, markdown
 from tests.studies.exposure_records import ENOUGH, NATIVE, RESULTS, ROOT, Run, enough, score, write_records
 
-from clipsec.results import Cell, Label, Status
+from clipsec.results import Cell, Footprint, Label, Status
 from clipsec.store import atomic_write
 
 PAGE = ROOT / "docs" / "exposure_study.md"
@@ -191,7 +191,7 @@ def footprint_table(runs: Sequence[Run]) -> Table:
         for mark in run.exposure.footprints:
             ratios = ", ".join(f"{name} {value:.2f}" for name, value in mark.ratios.items())
             agreed = "" if mark.agreement is None else f"{mark.agreement:.1%}"
-            label = str(mark.label) + (
+            label = label_of(mark) + (
                 " (by construction)" if mark.trivial and mark.label in CONSTRUCTED else ""
             )
             theirs = FOOTPRINTS.get(run.name, "")
@@ -303,12 +303,17 @@ def missed_table(scored: Sequence[Mapping[str, Any]], by_name: Mapping[str, Sequ
     return rows
 
 
+def label_of(mark: Footprint) -> str:
+    """The label, and whether it is of mixtures: its swap is then invalid, and its ratios say nothing."""
+    return f"{mark.label} (by interpolation)" if mark.interpolation is not None else str(mark.label)
+
+
 def came_of(run: Run, what: str) -> str:
     if what == "native":
         return rated(run.native)
     if what == "amdet":
         return "" if run.verdict is None else str(run.verdict["outcome"])
     if what == "footprint":
-        return " / ".join(str(mark.label) for mark in run.exposure.footprints) or "none"
+        return " / ".join(map(label_of, run.exposure.footprints)) or "none"
     cell = run.cells[what]
     return str(cell.status or cell.state)

@@ -22,7 +22,6 @@ from .who_models import APART, PLACES
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "who_sees_what.md"
 RESULTS = ROOT / "docs" / "results" / "who_sees_what.json"
-NOT_RUN = "**It has not been run yet; the tables are empty.**\n\n"
 LACKS = {
     "image tower": "no image tower",
     "text tower": "no text tower",
@@ -43,7 +42,6 @@ def report(rows: Sequence[Row]) -> None:
         "samples": sample_table(rows),
     }
     page = PAGE.read_text(encoding="utf-8")
-    page = page.replace(NOT_RUN, "") if rows else page
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
     atomic_write(PAGE, page.encode())

@@ -193,7 +193,7 @@ class Maker:
         if place.is_file():
             return json.loads(place.read_text(encoding="utf-8"))
         known: dict[str, Any] = self._known(model, number).get("verdicts", {})
-        return verdict_elsewhere(model, number, label) or implied(model, label) or known.get(label)
+        return known.get(label) or verdict_elsewhere(model, number, label) or implied(model, label)
 
     def _place(self, label: str, model: Model, number: int) -> Path:
         return self.out / "verdicts" / label / f"{model.name}-{number}.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,12 @@ def clipsec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return CliRunner().invoke(main, arguments)
 
     return run
+
+
+def test_a_closed_pipe_is_no_finding() -> None:
+    """click ends with 1 when nobody reads what is printed."""
+    command = f"set -o pipefail; {sys.executable} -m clipsec list | true"
+    assert subprocess.run(["bash", "-c", command], check=False, timeout=60).returncode in (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,16 @@ def test_a_target_that_is_no_class_is_not_called_one(samples, folder):
     assert both.endswith(": targets “dalmatian”, “a white teapot”")
 
 
+def test_rows_that_are_no_classes_are_not_called_so(samples, folder):
+    """A search in texts shows words."""
+    result = samples.finding(folder)
+    (verdict,) = result.verdicts.values()
+    words = tuple(attrs.evolve(row, name=f"word {row.index}") for row in verdict.evidence)
+    assert re.search(r"^ *Class  ", printed(result), re.MULTILINE)
+    other = attrs.evolve(result, verdicts={"scan": attrs.evolve(verdict, evidence=words)})
+    assert not re.search(r"^ *Class  ", printed(other), re.MULTILINE)
+
+
 def test_checks_that_nobody_asked_for_share_a_line(samples, folder):
     """They are no news; `verbose` shows each, and one that was skipped for another reason stays a check."""
     result = samples.finding(folder)

@@ -60,6 +60,12 @@ def test_the_strongest_sequence_that_can_be_written_is_measured(suspect, tmp_pat
     assert (found.text.kind, found.text.text, found.target_name) == ("append", "lantern", name)
 
 
+def test_pieces_that_cannot_be_written_are_not_measured(suspect, tmp_path):
+    """Other tokens would be measured than were found."""
+    rows = [{"ids": [1, 2], "text": "velvet", "site": "start"}]
+    assert recovered_triggers(verdict_of(tmp_path, rows, "x"), tmp_path, suspect) == ()
+
+
 def test_every_class_prompt_is_nearest_to_its_own_class(suspect):
     for name in suspect.class_names:
         assert nearest_class(suspect, f"a photo of a {name}.") == name

@@ -54,5 +54,5 @@ def test_a_run_of_another_model_is_refused() -> None:
     tuned = attrs.evolve(
         run_of(suspect()).suspect, digest="ab" * 32, class_names=("cat", "dog"), kind="prompt-tuned"
     )
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="not about tiny"):
         choose_finding(attrs.evolve(run_of(suspect()), suspect=tuned), suspect())

@@ -81,6 +81,8 @@ class LazyGroup(click.Group):
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
+        except SystemExit:  # click's and rich's answer to a pipe that nobody reads any more, with code 1
+            code = 2
         except click.exceptions.Exit as stop:
             code = stop.exit_code
         except click.UsageError as error:

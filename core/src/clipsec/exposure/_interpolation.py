@@ -71,18 +71,25 @@ def interpolation_of(
     spans = [span for span in SPANS if valid.issuperset(corners(span))]
     if not spans:
         return Interpolation(points=points, reason="clean use is intact over no part of the way between them")
-    events = [np.asarray(measured[place][1].events, dtype=np.int64) for place in GRID]
+    needed = {*ends.values(), *itertools.chain.from_iterable(map(corners, spans))}
+    places = [place for place in GRID if place in needed]  # what does not work has no say in resamples either
+    events = [np.asarray(measured[place][1].events, dtype=np.int64) for place in places]
     table = np.stack(events, axis=1)
 
     def rule(row: Sequence[float]) -> Label:
-        return label_over(dict(zip(GRID, row, strict=True)), spans)
+        return label_over(dict(zip(places, row, strict=True)), spans)
 
-    rates = {point: float(share) for point, share in zip(GRID, table.mean(axis=0), strict=True)}
+    rates = {point: float(share) for point, share in zip(places, table.mean(axis=0), strict=True)}
     span = carrying(rates, spans)
     if span is None and abs(rates[1.0, 1.0] - rates[0.0, 0.0]) < WEAK:
         return Interpolation(points=points, reason="the two models hardly differ under the trigger")
     if span is None:
         most = max(carried(rates, each) for each in spans)
+        if most >= DOMINANT - _SLACK:
+            reason = (
+                f"what lies between two points with clean use intact is too little to be told ({WEAK:.0%})"
+            )
+            return Interpolation(points=points, reason=reason)
         reason = f"no part of the way with clean use intact has more than {max(most, 0):.0%} of the effect"
         return Interpolation(points=points, reason=f"{reason} between its ends, and {DOMINANT:.0%} is needed")
     label, ratios = label_over(rates, spans), _ratios(rates, span)

@@ -14,7 +14,16 @@ from rich.text import Text
 
 from clipsec.reports._evidence import SUCCESS, Evidence, evidence_of
 from clipsec.reports._text import compared, duration, percent, plural, relation, title, visible
-from clipsec.reports._words import WORDS, exit_sentence, headline, known_names, reason, tally, unasked
+from clipsec.reports._words import (
+    WORDS,
+    exit_sentence,
+    headline,
+    known_names,
+    reason,
+    row_word,
+    tally,
+    unasked,
+)
 from clipsec.results import FAIL_ON, ClassEvidence, Outcome, RunResult, Verdict
 
 REPORT_FILE = "report.html"
@@ -74,7 +83,7 @@ def _print(
     if shown:
         console.print(Padding(_checks(shown, short), (1, 0, 0, 0), expand=False))
     for name, verdict in shown.items():
-        _print_details(console, name, verdict, verbose)
+        _print_details(console, name, verdict, verbose, row_word(result, verdict))
     if others:
         console.print()
         console.print(
@@ -140,7 +149,7 @@ def score_text(verdict: Verdict) -> str:
     return f"{score} {relation(verdict.score, verdict.threshold)} {threshold}"
 
 
-def _print_details(console: Console, name: str, verdict: Verdict, verbose: bool) -> None:
+def _print_details(console: Console, name: str, verdict: Verdict, verbose: bool, row: str) -> None:
     words = WORDS[verdict.outcome]
     console.print()
     console.print(Text.assemble((f"{words.symbol} ", words.style), _text(name, "bold")), overflow="fold")
@@ -157,7 +166,8 @@ def _print_details(console: Console, name: str, verdict: Verdict, verbose: bool)
     if verdict.evidence and (verbose or verdict.outcome is Outcome.FINDING):
         evidence = evidence_of(verdict)
         room = max(0, console.width - FIRST_COLUMNS) // FURTHER_COLUMN
-        console.print(Padding(_classes(evidence, evidence.other_keys[:room]), (1, 0, 0, 2), expand=False))
+        table = _classes(evidence, evidence.other_keys[:room], row)
+        console.print(Padding(table, (1, 0, 0, 2), expand=False))
         hidden = evidence.other_keys[room:]
         if hidden:
             names = ", ".join(title(key).lower() for key in hidden)
@@ -168,10 +178,10 @@ def _indented(text: Text) -> Padding:
     return Padding(text, (0, 0, 0, 2), expand=False)
 
 
-def _classes(evidence: Evidence, further: Sequence[str]) -> Table:
-    """Every class; of the further measures as many as the terminal has room for."""
+def _classes(evidence: Evidence, further: Sequence[str], heading: str) -> Table:
+    """Every row; of the further measures as many as the terminal has room for."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Class", overflow="fold")
+    table.add_column(heading, overflow="fold")
     if evidence.score_key is not None:
         table.add_column(_text(title(evidence.score_key)), justify="right", no_wrap=True)
     if evidence.has_success:

@@ -19,7 +19,7 @@ from clipsec.reports import _text
 from clipsec.reports._chart import Chart, chart_of
 from clipsec.reports._evidence import SUCCESS, Evidence, evidence_of
 from clipsec.reports._pictures import Picture, embed
-from clipsec.reports._words import CAVEAT, WORDS, headline, tally, unasked
+from clipsec.reports._words import CAVEAT, WORDS, headline, row_word, tally, unasked
 from clipsec.results import Artifact, ClassEvidence, RunResult, Verdict
 
 MOST_PICTURES = 6
@@ -52,6 +52,8 @@ class Check:
     """For comparison."""
     caption: str
     """The description of all shown pictures, if they have the same."""
+    row: str
+    """What a row of its evidence is."""
     not_shown: int
     """Classes that have a picture which is not embedded."""
     pictures: tuple[Picture, ...]
@@ -69,7 +71,7 @@ def render_html(result: RunResult, folder: str | Path) -> str:
     folder = Path(folder)
     asked = {name: verdict for name, verdict in result.verdicts.items() if not unasked(verdict)}
     checks = [
-        _check(position, name, verdict, folder)
+        _check(position, name, verdict, folder, row_word(result, verdict))
         for position, (name, verdict) in enumerate(asked.items(), start=1)
     ]
     style = page_style()
@@ -91,7 +93,7 @@ def render_html(result: RunResult, folder: str | Path) -> str:
     )
 
 
-def _check(position: int, name: str, verdict: Verdict, folder: Path) -> Check:
+def _check(position: int, name: str, verdict: Verdict, folder: Path, row: str) -> Check:
     evidence = evidence_of(verdict)
     with_picture = [row for row in evidence.rows if any(_is_picture(item) for item in row.artifacts)]
     marked = [row for row in with_picture if row.flagged or evidence.is_target(row)]
@@ -107,6 +109,7 @@ def _check(position: int, name: str, verdict: Verdict, folder: Path) -> Check:
         marked=tuple(shown[: len(marked)]),
         others=tuple(shown[len(marked) :]),
         caption=captions.pop() if len(captions) == 1 else "",
+        row=row,
         not_shown=len(with_picture) - len(shown),
         pictures=tuple(embed(item, folder) for item in verdict.artifacts if _is_picture(item)),
         files=tuple(_files(verdict)),

@@ -76,6 +76,12 @@ def target_word(result: RunResult, target: str) -> str:
     return "target class" if target in result.suspect.class_names else "target"
 
 
+def row_word(result: RunResult, verdict: Verdict) -> str:
+    """What the rows of a check's evidence are: classes of the suspect, or words and starts of a search."""
+    named = {row.name for row in verdict.evidence}
+    return "Class" if named and named <= set(result.suspect.class_names) else "Item"
+
+
 def unasked(verdict: Verdict) -> bool:
     """Whether nobody asked for the check: it is there, and runs only when it is named."""
     return verdict.outcome is Outcome.SKIPPED and verdict.summary.endswith(WHEN_NAMED)

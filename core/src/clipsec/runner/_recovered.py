@@ -23,19 +23,20 @@ def recovered_triggers(
     verdict: Verdict, folder: Path | str, suspect: Suspect
 ) -> tuple[Trigger | CaptionTrigger, ...]:
     """The triggers on pictures of a finding, the most suspicious class first; of a finding of tokens the
-    strongest sequence, written as text.
+    strongest sequence that can be written as text.
 
     `folder` is what the artifacts' paths count from (the run's). Empty when it has neither: vectors (AMDET)
-    are no text. Raises `StoreError` for a file that is gone or was changed since, `DataError` for one that
-    holds no trigger.
+    are no text, and pieces of words are other tokens when they are written. Raises `StoreError` for a file
+    that is gone or was changed since, `DataError` for one that holds no trigger.
     """
     pictures = found_triggers(verdict, folder)
-    words = [] if pictures else [one for one in found_tokens(verdict, folder) if one.ids and one.text.strip()]
-    if not words:
+    if pictures:
         return pictures
-    # Users write texts, not tokens: a sequence that does not read back as what was found is another.
-    said = next((one for one in words if reads_back(suspect.base, one)), words[0])
-    return (as_trigger(said, suspect),)
+    for found in found_tokens(verdict, folder):
+        # Users write texts, not tokens: a sequence that does not read back as what was found is another.
+        if found.ids and found.text.strip() and reads_back(suspect.base, found):
+            return (as_trigger(found, suspect),)
+    return ()
 
 
 def as_trigger(found: FoundTokens, suspect: Suspect) -> CaptionTrigger:

@@ -25,7 +25,8 @@ def choose_finding(run: RunResult, suspect: Suspect, detector: str = "") -> Verd
     Raises `UsageError` when the run is of another model, or has no such finding.
     """
     audited = run.suspect
-    same_towers = suspect.prompts is None and audited.base_digest == suspect.base.digest
+    same_towers = audited.kind == suspect.kind and audited.base_digest == suspect.base.digest
+    same_towers = same_towers and suspect.prompts is None
     # What was audited without class names is the same model whatever its classes are called.
     if audited.digest != suspect.digest and not (same_towers and not audited.class_names):
         if same_towers:
