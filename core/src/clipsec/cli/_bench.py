@@ -67,7 +67,7 @@ def bench_command(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from clipsec.bench import KINDS, Bench, make_plan, read_suite, work, write_report
     from clipsec.cli._unit_bar import UnitBar
-    from clipsec.runner import default_shared_folder, use_all_cores
+    from clipsec.runner import usable_shared_folder, use_all_cores
     from clipsec_registry import Registry, find_lock
 
     use_all_cores()
@@ -88,7 +88,7 @@ def bench_command(
         where=str(suite),
         device=device,
     )
-    bench = Bench(plan, out, shared=shared or default_shared_folder(), any_code=any_code)
+    bench = Bench(plan, out, shared=shared or usable_shared_folder(out), any_code=any_code)
     tally = None
     if only != "report":
         with UnitBar(enabled=not quiet) as bar:

@@ -1,7 +1,7 @@
 """Running detectors on suspects: isolation, resume, provenance."""
 
 from clipsec.runner._attack import Attacked, attack, preview, read_pictures_to_attack
-from clipsec.runner._audit import audit, default_shared_folder
+from clipsec.runner._audit import audit, default_shared_folder, usable_shared_folder
 from clipsec.runner._environment import environment
 from clipsec.runner._expose import expose
 from clipsec.runner._machine import available_cores, shipped_labelled, shipped_pool, use_all_cores
@@ -30,5 +30,6 @@ __all__ = [
     "repair",
     "shipped_labelled",
     "shipped_pool",
+    "usable_shared_folder",
     "use_all_cores",
 ]

@@ -82,7 +82,7 @@ def audit(
         pool = ImagePool.from_folder(pool)
     registry = registry or Registry(lock=find_lock())
     scheduler = scheduler or Scheduler(cache=FeatureCache())
-    shared_units = JournalledUnits(Path(shared) if shared is not None else _shared_folder(runs))
+    shared_units = JournalledUnits(Path(shared) if shared is not None else usable_shared_folder(runs))
     key = content_key(
         suspect=suspect.digest,
         pool="" if pool is None else pool.digest,
@@ -151,13 +151,13 @@ def audit(
     return result
 
 
-def _shared_folder(runs: str | Path) -> Path:
-    """The user's cache, or a folder among the runs where that cannot be written, e.g. in a container."""
+def usable_shared_folder(beside: str | Path) -> Path:
+    """The user's cache, or a folder in `beside` where that cannot be written, e.g. in a container."""
     folder = default_shared_folder()
     # Not Path.exists, which raises where a parent may not be searched.
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    return folder if usable else Path(runs) / ".shared"
+    return folder if usable else Path(beside) / ".shared"
 
 
 def _write_report(result: RunResult, folder: Path) -> None:

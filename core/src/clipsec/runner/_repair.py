@@ -29,7 +29,7 @@ from clipsec.results import (
     judge_repair,
     repair_to_text,
 )
-from clipsec.runner._audit import default_shared_folder
+from clipsec.runner._audit import usable_shared_folder
 from clipsec.runner._environment import environment
 from clipsec.runner._repair_choice import check_needs, choose_finding, choose_repair
 from clipsec.runner._repair_measure import Measuring, Planted, cases_of
@@ -121,7 +121,7 @@ def repair(
             options=plugin_options,
             scheduler=scheduler,
             units=UnitStore(staging / "work" / "units"),
-            shared=UnitStore(Path(shared) if shared is not None else default_shared_folder()),
+            shared=UnitStore(Path(shared) if shared is not None else usable_shared_folder(place.parent)),
             folder=staging / "work",
             pool=pool,
             labelled=train,
