@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from clipsec.runner._audit import usable_shared_folder, default_shared_folder
+from clipsec.runner._audit import default_shared_folder, usable_shared_folder
 
 
 def test_results_are_shared_in_the_user_s_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It need not be there yet."""
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
-    assert usable_shared_folder(tmp_path / "runs") == default_shared_folder() == tmp_path / "cache/clipsec/shared"
+    cache = tmp_path / "cache" / "clipsec" / "shared"
+    assert usable_shared_folder(tmp_path / "runs") == default_shared_folder() == cache
     assert not (tmp_path / "cache").exists()
 
 
