@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clipsec.reports import join_junit, join_sarif, render_junit, render_sarif
@@ -176,6 +176,7 @@ def test_several_runs_join_into_one_document(samples, folder, read_junit):
 
 
 @given(any_text, any_text, any_text, st.floats())
+@example("", "", "", -0.0)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_any_text_gives_valid_documents(samples, read_sarif, read_junit, first, second, third, number):
     """Controls, surrogates, non-characters, `]]>`, any number: valid XML and JSON with the outcome intact."""

@@ -128,4 +128,4 @@ def _lines(text: str) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3f}" if math.isfinite(seconds) and seconds >= 0 else "0.000"
+    return f"{seconds:.3f}" if math.isfinite(seconds) and seconds > 0 else "0.000"  # -0.0 has a sign
