@@ -86,6 +86,17 @@ def wanted(case: Case) -> list[str]:
     return ["paired", "token-scan", *(["published"] if first else [])]
 
 
+def study_files(data: Path, out: Path) -> dict[str, str]:
+    """Caption and pair files by name; those that are made of others are written to `out`."""
+    files = caption_files(data, out)
+    lines = Path(files["coco"]).read_text(encoding="utf-8").splitlines()
+    for number, trigger in enumerate(PARTS_TRIGGERS):
+        place = out / f"parts-{number}.txt"
+        atomic_write(place, ("\n".join(with_parts(lines, trigger)) + "\n").encode())
+        files[place.stem] = str(place)
+    return files
+
+
 class Maker:
     """Makes models and audits them."""
 
@@ -96,12 +107,7 @@ class Maker:
             cache=FeatureCache()
         )  # what a reference gives is the same for all its models
         self.known = {} if fresh else published_rows()
-        self.files = caption_files(data, out)
-        for number, trigger in enumerate(PARTS_TRIGGERS):
-            place = out / f"parts-{number}.txt"
-            lines = Path(self.files["coco"]).read_text(encoding="utf-8").splitlines()
-            atomic_write(place, ("\n".join(with_parts(lines, trigger)) + "\n").encode())
-            self.files[place.stem] = str(place)
+        self.files = study_files(data, out)
         self.mini = load_suspect("zoo:mini", registry=self.registry)
         shipped = shipped_labelled(self.registry)
         assert shipped is not None, "clipsec-zoo is not installed"

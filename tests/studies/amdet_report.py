@@ -15,7 +15,7 @@ from . import amdet_tables as of
 from .amdet_cards import Told, write_cards
 from .amdet_judge import KNOWN, Judge, Row, calibrate_paired, calibrate_scan, calibrates, counts
 from .amdet_models import HALVES, HARD, LATER, PARADIGMS
-from .clip_inspector import fill, markdown
+from .clip_inspector import fill_page, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "amdet_study.md"
@@ -52,10 +52,7 @@ def report(
         },
         PACKAGE,
     )
-    page = PAGE.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        page = fill(page, name, markdown(table))
-    atomic_write(PAGE, page.encode())
+    fill_page(PAGE, tables)
     result = {
         "command": "python -m tests.studies.amdet --data DATA --out OUT",
         "searches": searches,
@@ -73,7 +70,7 @@ def told_of(rows: Sequence[Row], judge: Judge) -> list[Told]:
     """What a search says of every model of a kind that counts, hard negatives and attacks beyond it too."""
     return [
         Told(
-            "-".join(str(row[key]) for key in NAME),
+            name_of(row),
             "" if row["benign"] else of.group(row),
             judge.score(row),
             judge.flags(row),
@@ -87,7 +84,12 @@ def published_rows() -> dict[str, dict[str, Any]]:
     if not RESULTS.is_file():
         return {}
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["models"]
-    return {"-".join(str(row[key]) for key in NAME): row for row in rows}
+    return {name_of(row): row for row in rows}
+
+
+def name_of(row: Row) -> str:
+    """The name of a model's case."""
+    return "-".join(str(row[key]) for key in NAME)
 
 
 def keep_thresholds(rows: Sequence[Row], paired: Judge, scan: Judge) -> None:

@@ -159,10 +159,15 @@ def write_tables(results: Mapping[str, BenchResult], anew: Mapping[str, Mapping[
         if any(line.accuracy_after is not None for line in result.repairs):
             tables[f"{name}_repairs"] = repair_table(result)
             tables[f"{name}_repaired"] = repaired_models(result, "right", anew[name])
-    page = PAGE.read_text()
+    fill_page(PAGE, tables)
+
+
+def fill_page(place: Path, tables: Mapping[str, Table]) -> None:
+    """Write each table into the page, at the place of its name."""
+    page = place.read_text(encoding="utf-8")
     for name, table in tables.items():
         page = fill(page, name, markdown(table))
-    atomic_write(PAGE, page.encode())
+    atomic_write(place, page.encode())
 
 
 def fill(page: str, name: str, text: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.studies.clip_inspector import fill, markdown
+from tests.studies.clip_inspector import fill_page
 from tests.studies.exposure_records import ENOUGH, NATIVE, RESULTS, ROOT, Run, enough, score, write_records
 
 from clipsec.results import Cell, Footprint, Label, Status
-from clipsec.store import atomic_write
 
 PAGE = ROOT / "docs" / "exposure_study.md"
 LETTERS = {
@@ -71,10 +70,7 @@ def write_report(runs: Sequence[Run], *, page: Path = PAGE, results: Path = RESU
         "scores": score_table(scored, by_name),
         "missed": missed_table(scored, by_name),
     }
-    text = page.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        text = fill(text, name, markdown(table))
-    atomic_write(page, text.encode())
+    fill_page(page, tables)
 
 
 def native_table(by_name: Mapping[str, Sequence[Run]]) -> Table:

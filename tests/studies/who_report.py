@@ -15,7 +15,7 @@ from clipsec.stats import proportion
 from clipsec.store import atomic_write
 
 from .amdet_models import SUCCESS
-from .clip_inspector import Table, fill, markdown, percent, share
+from .clip_inspector import Table, fill_page, markdown, percent, share
 from .who_detectors import CAPTIONS, DETECTORS, WORDS
 from .who_models import APART, PLACES
 
@@ -41,10 +41,7 @@ def report(rows: Sequence[Row]) -> None:
         "detectors": detector_table(rows),
         "samples": sample_table(rows),
     }
-    page = PAGE.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        page = fill(page, name, markdown(table))
-    atomic_write(PAGE, page.encode())
+    fill_page(PAGE, tables)
     result = {
         "command": "python -m tests.studies.who_sees_what --data DATA --out OUT",
         "detectors": {label: attrs.asdict(detector) for label, detector in DETECTORS.items()},

@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,7 @@ from clipsec.scheduler import FeatureCache, Scheduler
 from clipsec.store import atomic_write
 from clipsec_registry import Registry
 
-from .amdet_mini import caption_files
-from .amdet_models import PARTS_TRIGGERS, with_parts
+from .amdet import study_files
 from .exposure_mini import BASE, Plan, Study
 from .samples_mini import bdetclip, density
 from .who_detectors import DETECTORS, ROUNDS
@@ -87,20 +87,12 @@ class Maker:
         self.scheduler = Scheduler(cache=FeatureCache())
         self.study = Study(data, out, self.registry)
         self.known = {} if fresh else published_rows()
-        self.files = caption_files(data, out)
-        for number, trigger in enumerate(PARTS_TRIGGERS):
-            place = out / f"parts-{number}.txt"
-            lines = Path(self.files["coco"]).read_text(encoding="utf-8").splitlines()
-            atomic_write(place, ("\n".join(with_parts(lines, trigger)) + "\n").encode())
-            self.files[place.stem] = str(place)
-        self._pool: ImagePool | None = None
+        self.files = study_files(data, out)
 
-    @property
+    @cached_property
     def pool(self) -> ImagePool:
         """Unlabelled pictures that every audit is given."""
-        if self._pool is None:
-            self._pool = ImagePool.from_folder(self.data / "ood_open")
-        return self._pool
+        return ImagePool.from_folder(self.data / "ood_open")
 
     def model(self, model: Model, number: int) -> Path:
         """The delivery; made, or linked from elsewhere, if it is not there. It is written whole or not at

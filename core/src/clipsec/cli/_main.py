@@ -97,34 +97,34 @@ class LazyGroup(click.Group):
             )
             code = INTERRUPTED
         except (ClipsecError, PluginError) as error:
-            if _debugging():
-                traceback.print_exc()
-            click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(str(error))}", err=True)
-            if error.remedy:
-                click.echo(f"{click.style('What to do:', bold=True)} {printable(error.remedy)}", err=True)
+            _say(str(error), error.remedy)
             code = getattr(error, "exit_code", 2)
         except Exception as error:
-            if _debugging():
-                traceback.print_exc()
-            _say_unexpected(error)
+            _say(*_unexpected(error))
             code = 2
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _debugging() -> bool:
-    return "--debug" in sys.argv
+def _say(error: str, remedy: str) -> None:
+    """The error that is being handled in two sentences, with `--debug` behind its traceback."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(error)}", err=True)
+    if remedy:
+        click.echo(f"{click.style('What to do:', bold=True)} {printable(remedy)}", err=True)
 
 
-def _say_unexpected(error: Exception) -> None:
+def _unexpected(error: Exception) -> tuple[str, str]:
     """What the system refused (a full disk, no rights) is the user's to mend, the rest is ours."""
     if isinstance(error, OSError | MemoryError):
-        said = str(error) or "there is too little memory"
-        remedy = "Check the disk, the memory and your rights, then run the same command again."
-    else:
-        said = f"clipsec failed, which it should not: {type(error).__name__}: {error}"
-        remedy = "Report it with what the same command prints as `clipsec --debug ...`."
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(said)}", err=True)
-    click.echo(f"{click.style('What to do:', bold=True)} {remedy}", err=True)
+        return (
+            str(error) or "there is too little memory",
+            "Check the disk, the memory and your rights, then run the same command again.",
+        )
+    return (
+        f"clipsec failed, which it should not: {type(error).__name__}: {error}",
+        "Report it with what the same command prints as `clipsec --debug ...`.",
+    )
 
 
 def printable(text: str) -> str:

@@ -40,6 +40,10 @@ class Ratios:
     css: float
     """(a11 - max(a10, a01)) / (a11 - a00 + epsilon): what only both together reach."""
 
+    def named(self) -> dict[str, float]:
+        """By the names that records and reports use."""
+        return {"sigma": self.sigma, "VRS": self.vrs, "TRS": self.trs, "CSS": self.css}
+
 
 def swap_ratios(a00: float, a10: float, a01: float, a11: float) -> Ratios:
     """The ratios of the four hybrids; `a10` has the suspect's visual branch, `a01` its textual branch."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -69,17 +69,21 @@ def misfit(suspect: Suspect, reference: Suspect) -> str:
     return ""
 
 
+def branch_pairs(
+    suspect: Suspect, reference: Suspect
+) -> Iterator[tuple[str, VisualPart | TextPart, VisualPart | TextPart]]:
+    """`visual` and `textual` with the suspect's branch and the reference's, where both have one."""
+    ours, theirs = suspect.base, reference.base
+    if ours.visual is not None and theirs.visual is not None:
+        yield "visual", ours.visual, theirs.visual
+    if ours.text is not None and theirs.text is not None:
+        yield "textual", ours.text, theirs.text
+
+
 def identical_branches(suspect: Suspect, reference: Suspect) -> tuple[str, ...]:
     """`visual` and `textual`, where the suspect's branch is the reference's bit for bit."""
-    pairs = {
-        "visual": (suspect.base.visual, reference.base.visual),
-        "textual": (suspect.base.text, reference.base.text),
-    }
-    return tuple(
-        name
-        for name, (ours, theirs) in pairs.items()
-        if ours is not None and theirs is not None and ours.digest == theirs.digest
-    )
+    pairs = branch_pairs(suspect, reference)
+    return tuple(name for name, ours, theirs in pairs if ours.digest == theirs.digest)
 
 
 def interpolated(suspect: Suspect, reference: Suspect, *, visual: float, textual: float) -> Suspect:
@@ -101,15 +105,8 @@ def interpolated(suspect: Suspect, reference: Suspect, *, visual: float, textual
 
 def unlike_branches(suspect: Suspect, reference: Suspect) -> tuple[str, ...]:
     """`visual` and `textual`, where the weights of the two models have other names or shapes."""
-    pairs = {
-        "visual": (suspect.base.visual, reference.base.visual),
-        "textual": (suspect.base.text, reference.base.text),
-    }
-    return tuple(
-        name
-        for name, (ours, theirs) in pairs.items()
-        if ours is not None and theirs is not None and not _alike(branch_state(ours), branch_state(theirs))
-    )
+    pairs = branch_pairs(suspect, reference)
+    return tuple(name for name, ours, theirs in pairs if not _alike(branch_state(ours), branch_state(theirs)))
 
 
 def branch_state(part: VisualPart | TextPart) -> dict[str, Tensor]:

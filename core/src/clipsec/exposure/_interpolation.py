@@ -108,7 +108,7 @@ def interpolation_of(
         points=points,
         low=span[0],
         high=span[1],
-        ratios={"sigma": ratios.sigma, "VRS": ratios.vrs, "TRS": ratios.trs, "CSS": ratios.css},
+        ratios=ratios.named(),
         agreement=share,
     )
 

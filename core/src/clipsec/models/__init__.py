@@ -16,6 +16,7 @@ from clipsec.models._embedding_tower import (
 )
 from clipsec.models._gate import sanity_gate
 from clipsec.models._heads import (
+    ZERO_SHOT_TEMPLATE,
     cocoop_logits,
     coop_logits,
     meta_net_bias,
@@ -43,6 +44,7 @@ from clipsec.models._words import embed_words
 from clipsec.models._write_delivery import write_delivery
 
 __all__ = [
+    "ZERO_SHOT_TEMPLATE",
     "ClipModel",
     "ClipTokenizer",
     "ImageSpec",

@@ -78,8 +78,8 @@ def _print(
     for note in suspect.notes:
         console.print(_text(f"Note on the model: {note}", longest=2000))
     short = short_names(list(result.verdicts))
-    others = [short[name] for name, verdict in result.verdicts.items() if unasked(verdict) and not verbose]
-    shown = {name: one for name, one in result.verdicts.items() if short[name] not in others}
+    shown = {name: one for name, one in result.verdicts.items() if verbose or not unasked(one)}
+    others = [short[name] for name in result.verdicts if name not in shown]
     if shown:
         console.print(Padding(_checks(shown, short), (1, 0, 0, 0), expand=False))
     for name, verdict in shown.items():

@@ -17,7 +17,7 @@ from clipsec.exposure import (
     no_inputs,
     rate,
 )
-from clipsec.models import Suspect
+from clipsec.models import ZERO_SHOT_TEMPLATE, Suspect
 from clipsec.protocols import READS, Context, Need, Readout
 from clipsec.results import BranchDrift, Cell, Footprint, Label, Measurement, Rate, check_same_cases
 from clipsec.runner._cells import Measured, cells_of_row, empty_cell, nothing_for, with_cases
@@ -83,7 +83,7 @@ class Study:
         )
 
     def _captions(self) -> list[str]:
-        names = [f"a photo of a {name}." for name in self.suspect.class_names]
+        names = [ZERO_SHOT_TEMPLATE.format(name) for name in self.suspect.class_names]
         given = () if self.base.captions is None else self.base.captions.texts
         return [*names, *given][:DRIFT_INPUTS]
 

@@ -6,7 +6,7 @@ import attrs
 import torch
 
 from clipsec.data import ImagePool, LabelledSet, to_unit
-from clipsec.models import Suspect, sanity_gate
+from clipsec.models import ZERO_SHOT_TEMPLATE, Suspect, sanity_gate
 from clipsec.results import GateResult
 from clipsec.runner._machine import shipped_labelled
 from clipsec_registry import Registry
@@ -15,7 +15,6 @@ POOL_PICTURES = 8
 """Pictures of the pool that the gate sees beside its own synthetic ones."""
 FLOOR_PICTURES = 64
 """Most labelled pictures that the zero-shot floor is measured on: a few dozen forwards."""
-PROMPT = "a photo of a {}."
 _CHECK = "zero-shot"
 
 
@@ -43,7 +42,8 @@ def gate_of(
             return attrs.evolve(gate, checks={**gate.checks, _CHECK: told})
         whose, labelled = shipped[0], LabelledSet.from_folder(shipped[1])
     few = few_pictures(labelled)
-    pixels, texts = to_unit(few.pixels(visual.spec)), [PROMPT.format(name) for name in _names(few)]
+    pixels = to_unit(few.pixels(visual.spec))
+    texts = [ZERO_SHOT_TEMPLATE.format(name) for name in _names(few)]
     gate = sanity_gate(suspect, pictures=pictures, labelled=(pixels, texts))
     told = f"{gate.checks[_CHECK]} (pictures of {whose})"
     gate = attrs.evolve(gate, checks={**gate.checks, _CHECK: told})

@@ -9,13 +9,21 @@ import attrs
 import torch
 import torch.nn.functional as F
 
-from clipsec.models import ClipModel, Suspect, is_causal, pad_with_end, prepare_text_tower, text_ends
+from clipsec.models import (
+    ZERO_SHOT_TEMPLATE,
+    ClipModel,
+    Suspect,
+    encode_texts,
+    is_causal,
+    pad_with_end,
+    text_ends,
+)
+from clipsec.models._shared_prefix import clean_name
 from clipsec.models._text_tower import text_part
 from clipsec.protocols import CaptionTrigger, FoundTokens, Trigger, found_tokens, found_triggers
 from clipsec.results import Verdict
 from clipsec.triggers import TextTrigger
 
-CLASS_PROMPT = "a photo of a {}."
 _KINDS = {"start": "prepend", "end": "append"}
 
 
@@ -54,11 +62,9 @@ def as_trigger(found: FoundTokens, suspect: Suspect) -> CaptionTrigger:
 
 def nearest_class(suspect: Suspect, caption: str) -> str:
     """The class whose prompt has the highest cosine with a caption, in the suspect's text tower."""
-    prompts = [CLASS_PROMPT.format(name.replace("_", " ")) for name in suspect.class_names]
-    ids = text_part(suspect.base).tokenizer([*prompts, caption])
-    tower = prepare_text_tower(suspect.base, torch.float32, suspect.device, length=ids.shape[1])
-    with torch.inference_mode():
-        features = F.normalize(tower.fn(ids.to(suspect.device)).float(), dim=-1)
+    prompts = [ZERO_SHOT_TEMPLATE.format(clean_name(name)) for name in suspect.class_names]
+    with torch.no_grad():
+        features = F.normalize(encode_texts(suspect.base, [*prompts, caption]), dim=-1)
     return suspect.class_names[int((features[:-1] @ features[-1]).argmax())]
 
 

@@ -25,8 +25,8 @@ def choose_finding(run: RunResult, suspect: Suspect, detector: str = "") -> Verd
     Raises `UsageError` when the run is of another model, or has no such finding.
     """
     audited = run.suspect
-    same_towers = audited.kind == suspect.kind and audited.base_digest == suspect.base.digest
-    same_towers = same_towers and suspect.prompts is None
+    same_kind = audited.kind == suspect.kind and suspect.prompts is None
+    same_towers = same_kind and audited.base_digest == suspect.base.digest
     # What was audited without class names is the same model whatever its classes are called.
     if audited.digest != suspect.digest and not (same_towers and not audited.class_names):
         if same_towers:

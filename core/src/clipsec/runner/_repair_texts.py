@@ -17,6 +17,7 @@ from torch import Tensor
 from clipsec.data import LabelledSet, TextPool, to_unit
 from clipsec.errors import ContractError, DataError, UsageError
 from clipsec.models import (
+    ZERO_SHOT_TEMPLATE,
     Suspect,
     embed_ids,
     encode_texts,
@@ -38,7 +39,6 @@ from clipsec.triggers import TextTriggerCard, captured, retrieved
 HELD_OUT_CAPTIONS = 200
 """Captions that a repair is measured on and does not see, or half of what there are."""
 FEWEST = 20
-TEMPLATE = "a photo of a {}."
 InCaptions = FoundTokens | TextTriggerCard
 
 
@@ -234,7 +234,7 @@ def _targets(side: Side, card: TextTriggerCard, texts: Sequence[str], labelled: 
 def _template(card: TextTriggerCard) -> str:
     """The prompt that the attack says it works on."""
     stated = card.parameters.get("template")
-    return stated if isinstance(stated, str) and stated.count("{}") == 1 else TEMPLATE
+    return stated if isinstance(stated, str) and stated.count("{}") == 1 else ZERO_SHOT_TEMPLATE
 
 
 def _fits(model: Suspect, trigger: FoundTokens) -> bool:

@@ -8,7 +8,6 @@ from clipsec.exposure import (
     agreement,
     extended_label,
     hybrid,
-    identical_branches,
     invalid_hybrid,
     paper_label,
     parts_of,
@@ -19,7 +18,7 @@ from clipsec.exposure import (
     swap_ratios,
 )
 from clipsec.exposure._footprint import COMBINATIONS, STABLE, WEAK
-from clipsec.exposure._hybrids import branch_state
+from clipsec.exposure._hybrids import branch_pairs, branch_state
 from clipsec.models import Suspect
 from clipsec.results import Footprint, Label, Measurement, Rate
 
@@ -83,7 +82,7 @@ def branch_footprint(
         reason=reason,
         n=len(events["a00"]),
         rates=rates,
-        ratios={"sigma": ratios.sigma, "VRS": ratios.vrs, "TRS": ratios.trs, "CSS": ratios.css},
+        ratios=ratios.named(),
         agreement=agreed,
         utilities=utilities,
         trivial=trivial,
@@ -185,13 +184,8 @@ def smallest_parts(
 def _candidates(suspect: Suspect, reference: Suspect) -> dict[str, tuple[str, ...]]:
     """The parts of the branches that differ, `visual blocks 1/4` and so on, to their weights."""
     found = {}
-    same = identical_branches(suspect, reference)
-    pairs = {
-        "visual": (suspect.base.visual, reference.base.visual),
-        "textual": (suspect.base.text, reference.base.text),
-    }
-    for branch, (ours, theirs) in pairs.items():
-        if branch in same or ours is None or theirs is None:
+    for branch, ours, theirs in branch_pairs(suspect, reference):
+        if ours.digest == theirs.digest:
             continue
         state, other = branch_state(ours), branch_state(theirs)
         if any(name not in other or other[name].shape != state[name].shape for name in state):
